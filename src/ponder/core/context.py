@@ -1,0 +1,603 @@
+"""What a strategy is given: the one door to models, verifiers, money and randomness.
+
+Because every draw, extension, score and selection passes through here, the ledger is complete, the
+budget holds, finished calls are stored, and seeds do not depend on timing, without a line about any
+of it in a strategy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ponder.core.cache import Cache, NoCache, content_keys
+from ponder.core.candidate import Candidate, Failure
+from ponder.core.model import Completion, Model, Request, Sampling, Watcher
+from ponder.core.problem import Problem, Prompt, Task
+from ponder.core.process import Process
+from ponder.core.scheduler import Scheduler, is_fatal
+from ponder.core.seeds import derive_seed, generator
+from ponder.core.state import Slot, State
+from ponder.core.verifier import Scorable, Verifier
+from ponder.errors import (
+    BudgetError,
+    CapabilityError,
+    EmptyResponseError,
+    MissingExtraError,
+    ParameterError,
+    PonderError,
+    VerifierError,
+)
+from ponder.ledger.budget import Budget, Meter
+from ponder.ledger.prices import Prices
+from ponder.ledger.spend import Ledger, Spend, completion_spend
+
+if TYPE_CHECKING:
+    from ponder.core.answers import Same
+    from ponder.core.selector import Selection, Selector
+    from ponder.core.strategy import Result, Status
+
+_EMPTY_ROUNDS = 3
+"""How often a backend may return nothing for a request before the draw is given up."""
+
+
+@dataclass
+class Runtime:
+    """What all problems of a run share: schedulers, the cache of finished calls, prices.
+
+    Args:
+        cache: where finished model calls are kept.
+        prices: dollars per model.
+        meter: a budget over the whole run; None for no limit.
+    """
+
+    cache: Cache = field(default_factory=NoCache)
+    prices: Prices = field(default_factory=Prices)
+    meter: Meter | None = None
+    _schedulers: dict[int, Scheduler] = field(default_factory=dict)
+
+    def scheduler(self, model: Model) -> Scheduler:
+        """The one scheduler of a model."""
+        found = self._schedulers.get(id(model))
+        if found is None:
+            found = self._schedulers[id(model)] = Scheduler(model)
+        return found
+
+    async def aclose(self) -> None:
+        """Close every model that was used."""
+        for scheduler in self._schedulers.values():
+            await scheduler.model.aclose()
+        self._schedulers.clear()
+
+
+class Context:
+    """One problem's run.
+
+    Args:
+        problem: what is being solved.
+        process: builds outputs.
+        task: grades, extracts and compares answers; None for a bare prompt.
+        verifier: the default for `score`.
+        sampling: settings that states may override by their `meta`.
+        budget: the hard limit for this problem.
+        seed: the study's seed.
+        runtime: shared parts.
+        ledger: where costs go.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        process: Process,
+        *,
+        task: Task | None = None,
+        verifier: Verifier | None = None,
+        sampling: Sampling | None = None,
+        budget: Budget | None = None,
+        seed: int = 0,
+        runtime: Runtime | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.problem, self.process, self.task, self.verifier = problem, process, task, verifier
+        self.sampling = sampling or Sampling()
+        self.seed = seed
+        self.runtime = runtime or Runtime()
+        self.ledger = ledger or Ledger()
+        self.meter = Meter(budget or Budget(), self.runtime.meter)
+        self.failures: list[Failure] = []
+        self.shortfalls: list[str] = []
+        self.stage = "draw"
+        self._verifying = False
+        self._longest = 0
+        self._watch: Watcher | None = None
+        self._race = False
+        self._roots: dict[str, State] = {}
+        self._next_slot: dict[tuple[Slot, ...], int] = {}
+        self._next_index = 0
+
+    # ------------------------------------------------------------------ randomness
+
+    def rng(self, *path: object) -> np.random.Generator:
+        """A generator that depends on the study's seed, the problem and `path`, and on nothing else."""
+        return generator(self.seed, self.problem.id, *path)
+
+    def seeds(self, n: int, *path: object) -> tuple[int, ...]:
+        """Seeds for `n` completions at a place named by `path`."""
+        return tuple(derive_seed(self.seed, self.problem.id, *path, i) for i in range(n))
+
+    def seeds_for(self, state: State, slots: Sequence[int]) -> tuple[int, ...]:
+        """Seeds for children of a state."""
+        path = state.path
+        return tuple(derive_seed(self.seed, self.problem.id, *path, slot) for slot in slots)
+
+    # ------------------------------------------------------------------ drawing
+
+    @property
+    def same(self) -> Same | None:
+        """The task's own equivalence of answers, if it has one."""
+        if self.task is None or type(self.task).same is Task.same:
+            return None
+        return self.task.same
+
+    def root(self, meta: Mapping[str, Any] | None = None) -> State:
+        """The root of the tree; one per distinct `meta`, whose settings all its descendants inherit."""
+        label = ",".join(f"{k}={meta[k]}" for k in sorted(meta)) if meta else ""
+        if label not in self._roots:
+            self._roots[label] = self.process.start(self.problem, label=label, meta=meta)
+        return self._roots[label]
+
+    async def draw(self, problem: Problem, n: int, **options: Any) -> list[Candidate]:
+        """`n` finished candidates, in draw order; fewer if the budget does not allow them.
+
+        Repeated calls go on where the last one stopped. Options are those of `stream`.
+        """
+        async with aclosing(self.stream(problem, n, **options)) as landing:
+            drawn = [candidate async for candidate in landing]
+        return sorted(drawn, key=lambda c: c.index)
+
+    async def stream(
+        self,
+        problem: Problem,
+        n: int,
+        *,
+        meta: Mapping[str, Any] | None = None,
+        race: bool = False,
+        watch: Watcher | None = None,
+        hold: Spend = Spend(),
+    ) -> AsyncGenerator[Candidate, None]:
+        """Yield candidates as they are finished. Leaving the loop cancels the rest.
+
+        Args:
+            problem: the problem of this context.
+            n: how many to draw.
+            meta: settings for these draws, such as `{"temperature": 0.7}`.
+            race: stream each draw by itself, so that cancelling saves what it has not generated yet,
+                and what it has generated is known exactly.
+            watch: sees every draw while it grows and may end it.
+            hold: what each candidate will cost later (its score): draw only as many as leave room for it.
+        """
+        start = self.root(meta)
+        first = self._next_slot.get(start.path, 0)
+        self._next_slot[start.path] = first + n
+        offset = self._next_index - first
+        self._next_index += n
+        scope = self._scope(self.stage)
+        scope._watch, scope._race, scope._hold = watch, race, hold
+        level: list[State] = [start]
+        slots: list[Sequence[int]] = [range(first, first + n)]
+        origin: dict[State, int] = {}
+        try:
+            while level:
+                longer: list[State] = []
+                async with aclosing(
+                    cast(AsyncGenerator[State, None], self.process.extend(level, slots, scope))
+                ) as children:
+                    async for child in children:
+                        slot = origin.get(child.parent) if child.parent is not start and child.parent else None
+                        index = int(child.slot) + offset if slot is None else slot
+                        if child.error is not None or self.process.done(child):
+                            yield self.candidate(child, index)
+                        else:
+                            origin[child] = index
+                            longer.append(child)
+                level, slots = longer, [(0,)] * len(longer)
+                scope.note_sequential()
+        finally:
+            scope.note_sequential()
+
+    async def extend(self, states: Sequence[State], counts: Sequence[int]) -> list[list[State]]:
+        """`counts[i]` new children of `states[i]`, grouped by parent and in slot order.
+
+        Children that failed or that the budget did not allow are missing from their group.
+        """
+        slots: list[Sequence[int]] = []
+        for state, count in zip(states, counts, strict=True):
+            first = self._next_slot.get(state.path, 0)
+            self._next_slot[state.path] = first + count
+            slots.append(range(first, first + count))
+        wanted = [(s, k) for s, k in zip(states, slots, strict=True) if k]
+        scope = self._scope("extend")
+        groups: dict[State, list[State]] = {state: [] for state in states}
+        if wanted:
+            extending = self.process.extend([s for s, _ in wanted], [k for _, k in wanted], scope)
+            async with aclosing(cast(AsyncGenerator[State, None], extending)) as children:
+                async for child in children:
+                    if child.error is not None:
+                        self.failures.append(Failure("extend", None, "step", child.error))
+                    elif child.parent is not None:
+                        groups[child.parent].append(child)
+        scope.note_sequential()
+        return [sorted(groups[state], key=lambda s: s.slot) for state in states]
+
+    def candidate(self, leaf: State, index: int | None = None) -> Candidate:
+        """A finished (or failed) leaf as a candidate; a failing `extract` is recorded, not raised."""
+        if index is None:
+            index, self._next_index = self._next_index, self._next_index + 1
+        if leaf.error is not None:
+            self.failures.append(Failure("draw", index, leaf.error.partition(":")[0], leaf.error))
+            return Candidate(None, None, index=index, finish="error", error=leaf.error, meta=leaf.meta, state=leaf)
+        output = self.process.output(leaf)
+        answer = output
+        if self.task is not None:
+            try:
+                answer = self.task.extract(output)
+            except Exception as error:  # a task's fault concerns this sample only
+                self.failures.append(Failure("extract", index, type(error).__name__, str(error)))
+                answer = None
+        logprob = leaf.total_logprob()
+        if logprob is not None and math.isnan(logprob):
+            self.failures.append(Failure("draw", index, "nan_logprob", "the backend returned a NaN log-probability"))
+        return Candidate(
+            output, answer, logprob, leaf.total_tokens(), {}, index, leaf.finish or "stop", None, leaf.meta, leaf
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ scoring and selecting
+
+    async def score(
+        self, problem: Problem, items: Sequence[Scorable], verifier: Verifier | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Scores of states or candidates, shape (len(items),); NaN where there is none.
+
+        A verifier that raises is asked again item by item; what still fails is recorded as a failure of
+        that item. Failed draws are not scored. What the budget does not allow stays NaN.
+        """
+        verifier = verifier or self.verifier
+        if verifier is None:
+            raise ParameterError("score", "verifier", None, allowed="a verifier", hint="for example log_probability")
+        scores = np.full(len(items), np.nan)
+        open_items = [i for i, item in enumerate(items) if item.error is None]
+        unit = Spend(verifier_calls=1)
+        allowed = self.meter.affordable(unit)
+        if allowed < len(open_items):
+            self._fall_short(f"{len(open_items) - int(allowed)} scores by {verifier} were not affordable")
+            open_items = open_items[: int(allowed)]
+        if not open_items:
+            return scores
+        reserved = self.meter.reserve(Spend(verifier_calls=len(open_items)))
+        scope = self._scope("verify", verifying=True)
+        started = time.monotonic()
+        try:
+            values = await self._try_scores(problem, [items[i] for i in open_items], verifier, scope)
+        finally:
+            seconds = 0.0 if scope._generated else time.monotonic() - started
+            spent = Spend(verifier_calls=len(open_items), seconds=seconds)
+            self.meter.settle(reserved, spent)
+            self.ledger.charge("verify", spent)
+            scope.note_sequential()
+        for i, value in zip(open_items, values, strict=True):
+            scores[i] = value
+        return scores
+
+    async def _try_scores(
+        self, problem: Problem, items: Sequence[Scorable], verifier: Verifier, scope: Context
+    ) -> list[float]:
+        try:
+            values = [float(v) for v in await verifier.score(problem, items, scope)]
+            if len(values) != len(items):
+                raise VerifierError(f"{verifier} returned {len(values)} scores for {len(items)} items")
+        except BudgetError as error:
+            self._fall_short(str(error))
+            values = [math.nan]
+        except Exception as error:
+            if _is_configuration(error):
+                raise
+            values = [math.nan]
+            if len(items) == 1:
+                self._record_failure("verify", items[0], error)
+                return values
+        else:
+            for item, value in zip(items, values, strict=True):
+                if math.isnan(value):
+                    self._record_failure("verify", item, VerifierError(f"{verifier} returned NaN"))
+            return values
+        if len(items) == 1:
+            return values
+        return [(await self._try_scores(problem, [item], verifier, scope))[0] for item in items]
+
+    async def select(self, result: Result, selector: Selector, k: int = 1) -> Result:
+        """The result with its choice made by `selector`; a result without candidates stays as it is."""
+        usable = [i for i, c in enumerate(result.candidates) if c.error is None]
+        if not usable:
+            return result
+        scope = self._scope("select", verifying=True)
+        try:
+            chosen = await selector.choose(self.problem, [result.candidates[i] for i in usable], scope, k)
+        except Exception as error:
+            if _is_configuration(error) or not isinstance(error, PonderError):
+                raise
+            self.failures.append(Failure("select", None, type(error).__name__, str(error)))
+            return replace(result, chosen=(), status="abstain", reason=str(error), failures=tuple(self.failures))
+        scope.note_sequential()
+        return self._with_selection(result, chosen, usable)
+
+    def _with_selection(self, result: Result, selection: Selection, usable: Sequence[int]) -> Result:
+        return replace(
+            result,
+            chosen=tuple(usable[i] for i in selection.indices),
+            status="ok" if selection.indices else "abstain",
+            reason=result.reason if selection.indices else selection.fallback,
+            selection=selection,
+            spend=self.ledger.stages,
+            failures=tuple(self.failures),
+        )
+
+    def result(
+        self,
+        candidates: Sequence[Candidate],
+        chosen: int | Sequence[int] | None = None,
+        *,
+        scores: Sequence[float] | npt.NDArray[np.float64] | None = None,
+        verifier: Verifier | None = None,
+        reason: str | None = None,
+        **details: Any,
+    ) -> Result:
+        """What a strategy returns.
+
+        Args:
+            candidates: everything finished.
+            chosen: index or indexes of the best ones; None to abstain.
+            scores: one per candidate, kept under the verifier's name.
+            verifier: who gave them; the context's own if None.
+            reason: why it abstains or fell short.
+            details: whatever else the strategy wants to show.
+        """
+        from ponder.core.strategy import Result
+
+        candidates = tuple(candidates)
+        if scores is not None:
+            judge = verifier or self.verifier
+            label = judge.name if judge is not None else "score"
+            candidates = tuple(
+                c if math.isnan(s) else replace(c, scores={**c.scores, label: float(s)})
+                for c, s in zip(candidates, scores, strict=True)
+            )
+        picks = () if chosen is None else (chosen,) if isinstance(chosen, int) else tuple(chosen)
+        status: Status = "ok" if picks else "abstain" if any(c.error is None for c in candidates) else "failed"
+        if reason is None and self.shortfalls:
+            reason = "; ".join(self.shortfalls)
+        if reason is None and status == "failed":
+            reason = self.failures[-1].message if self.failures else "nothing was drawn"
+        return Result(
+            self.problem, candidates, picks, status, reason, None, self.ledger.stages, tuple(self.failures), details
+        )
+
+    # ------------------------------------------------------------------ spending
+
+    async def generate(
+        self,
+        model: Model,
+        prompt: Prompt,
+        *,
+        seeds: Sequence[int],
+        sampling: Sampling | None = None,
+        prefix: str = "",
+    ) -> AsyncGenerator[tuple[int, Completion], None]:
+        """Yield `(position in seeds, completion)` as each lands: the only way to a model.
+
+        Stored completions come first, at no cost to the backend but charged like the rest, so that a
+        resumed run counts what an undisturbed one does. Nothing is sent that the budget could not bear
+        at its worst; what is not affordable does not come.
+        """
+        sampling = sampling or self.sampling
+        scheduler = self.runtime.scheduler(model)
+        price = self.runtime.prices.of(model)
+        request = Request(prompt, sampling, tuple(seeds), prefix, self._watch, self._race, problem=self.problem)
+        keys = content_keys(model, request)
+        prompt_bound = model.count_tokens(prompt) + (model.count_tokens(prefix) if prefix else 0)
+        remaining = list(range(len(seeds)))
+        empty_rounds = 0
+        shared_length = 0
+        while remaining:
+            granted, request, reserved = self._grant(model, request, len(remaining), prompt_bound, price)
+            if granted == 0:
+                return
+            if request.sampling is not sampling:
+                sampling = request.sampling
+                keys = content_keys(model, replace(request, seeds=tuple(seeds)))
+            now, spent = remaining[:granted], Spend()
+            landed: set[int] = set()
+            try:
+                async with aclosing(self._fetch(scheduler, request, seeds, keys, now)) as batch:
+                    async for position, completion in batch:
+                        landed.add(position)
+                        shared_length = max(shared_length, completion.prompt_tokens)
+                        cost = completion_spend(
+                            completion,
+                            prompt_length=shared_length,
+                            shape=model.shape,
+                            price=price,
+                            verifying=self._verifying,
+                        )
+                        spent = spent + cost
+                        self.ledger.charge(self.stage, cost)
+                        self._longest = max(self._longest, completion.n_tokens)
+                        self._generated = True
+                        if completion.finish != "cancelled":
+                            yield position, completion
+            finally:
+                self.meter.settle(reserved, spent)
+            if self.meter.seconds_left <= 0:
+                self._fall_short("the time limit was reached")
+                return
+            empty_rounds = 0 if landed else empty_rounds + 1
+            if empty_rounds >= _EMPTY_ROUNDS:
+                error = EmptyResponseError(
+                    f"{model} returned no choices {empty_rounds} times for a request of {granted}"
+                )
+                for position in remaining:
+                    yield position, Completion("", 0, "error", error=f"EmptyResponseError: {error}")
+                return
+            remaining = [p for p in remaining if p not in landed]
+
+    async def _fetch(
+        self, scheduler: Scheduler, request: Request, seeds: Sequence[int], keys: Sequence[bytes], wanted: Sequence[int]
+    ) -> AsyncGenerator[tuple[int, Completion], None]:
+        """Stored completions, then new ones, which are stored before they are passed on."""
+        cache = self.runtime.cache
+        missing = []
+        for position in wanted:
+            stored = cache.get(keys[position])
+            if stored is None:
+                missing.append(position)
+            else:
+                yield position, stored
+        if not missing:
+            return
+        lost: list[tuple[int, Completion]] = []
+        fresh = replace(request, seeds=tuple(seeds[p] for p in missing), lost=lambda i, c: lost.append((missing[i], c)))
+        started, landed = time.monotonic(), set[int]()
+        try:
+            deadline = self.meter.seconds_left
+            async with asyncio.timeout(None if deadline == math.inf else max(deadline, 0)):
+                async with aclosing(scheduler.sample(fresh)) as completions:
+                    async for i, completion in completions:
+                        landed.add(missing[i])
+                        if completion.error is None:
+                            await cache.put([(keys[missing[i]], completion)])
+                        yield missing[i], completion
+        except TimeoutError:
+            if self.meter.seconds_left > 0:
+                raise
+        finally:
+            for position in missing:
+                if position not in landed and position not in {p for p, _ in lost}:
+                    lost.append((position, _estimated(scheduler, time.monotonic() - started, request)))
+            for _, completion in lost:
+                self._charge_lost(scheduler, completion)
+
+    def _charge_lost(self, scheduler: Scheduler, completion: Completion) -> None:
+        """Book what a cancelled draw had generated by then."""
+        cost = completion_spend(
+            completion,
+            prompt_length=completion.prompt_tokens,
+            shape=scheduler.model.shape,
+            price=self.runtime.prices.of(scheduler.model),
+            verifying=self._verifying,
+        )
+        self.ledger.charge("cancelled", cost)
+        self.meter.settle(Spend(), cost)
+
+    def _grant(
+        self, model: Model, request: Request, n: int, prompt_bound: int, price: tuple[float, float, float]
+    ) -> tuple[int, Request, Spend]:
+        """How many of `n` completions fit the budget at their worst, and the reservation made for them."""
+        if not self.meter.limited and self.meter.seconds_left == math.inf:
+            return n, request, Spend()
+        while True:
+            unit, shared = self._worst(model, request, prompt_bound, price)
+            granted = int(min(n, self.meter.affordable(unit + self._hold, shared)))
+            if granted > 0:
+                if granted < n:
+                    self._fall_short(f"the budget allowed {granted} of {n} more completions at once")
+                return granted, request, self.meter.reserve(unit.times(granted) + shared)
+            shorter = self._shorter(request, prompt_bound)
+            if shorter is None:
+                self._fall_short(f"the budget did not allow any of {n} more completions")
+                return 0, request, Spend()
+            request = shorter
+
+    def _worst(
+        self, model: Model, request: Request, prompt_bound: int, price: tuple[float, float, float]
+    ) -> tuple[Spend, Spend]:
+        """The most that one completion, and what all of them share, can cost."""
+        new = request.sampling.max_new_tokens
+        prompt = Spend(prompt_tokens=prompt_bound, cost_usd=prompt_bound * price[0] / 1e6)
+        unit = Spend(
+            generated_tokens=new, model_calls=0 if self._verifying else 1, cost_usd=new * price[2] / 1e6
+        )  # fmt: skip
+        sharing = model.capabilities.n is True and not self._race and self._watch is None
+        return (unit, prompt) if sharing else (unit + prompt, Spend())
+
+    def _shorter(self, request: Request, prompt_bound: int) -> Request | None:
+        """The request with a length limit that fits, if nothing was drawn yet and at least one token does."""
+        if self._verifying or self.ledger.total.generated_tokens:
+            return None
+        fits = min(self.meter.left("tokens") - prompt_bound, self.meter.left("generated_tokens"))
+        if not 1 <= fits < request.sampling.max_new_tokens:
+            return None
+        self._fall_short(f"the budget cut the first answer to {int(fits)} tokens")
+        return replace(request, sampling=replace(request.sampling, max_new_tokens=int(fits)))
+
+    async def evaluate(self, n: int, compute: Callable[[int], Any]) -> tuple[int, Any]:
+        """Spend up to `n` function evaluations: `(m, compute(m))` for the `m` ≤ n that the budget allows."""
+        unit = Spend(function_evaluations=1, model_calls=1)
+        m = int(min(n, self.meter.affordable(unit + self._hold)))
+        if m < n:
+            self._fall_short(f"the budget allowed {m} of {n} function evaluations")
+        if m == 0:
+            return 0, None
+        spent = Spend(function_evaluations=m, model_calls=m)
+        self.meter.settle(Spend(), spent)
+        started = time.monotonic()
+        value = compute(m)
+        self.ledger.charge(self.stage, replace(spent, seconds=time.monotonic() - started))
+        self._longest = max(self._longest, 1)
+        return m, value
+
+    # ------------------------------------------------------------------ scopes
+
+    _hold: Spend = Spend()
+    _generated: bool = False
+
+    def _scope(self, stage: str, *, verifying: bool | None = None) -> Context:
+        """A view of this context under which costs go to another stage."""
+        scope = object.__new__(Context)
+        scope.__dict__.update(self.__dict__)
+        scope.stage, scope._longest, scope._generated, scope._hold = stage, 0, False, Spend()
+        scope._watch, scope._race = None, False
+        if verifying is not None:
+            scope._verifying = verifying
+        return scope
+
+    def note_sequential(self) -> None:
+        """Book the longest generation since the last call as critical-path tokens."""
+        if self._longest:
+            self.ledger.charge(self.stage, Spend(sequential_tokens=self._longest))
+            self._longest = 0
+
+    def _fall_short(self, what: str) -> None:
+        if what not in self.shortfalls:
+            self.shortfalls.append(what)
+
+    def _record_failure(self, stage: str, item: Scorable, error: BaseException) -> None:
+        index = item.index if isinstance(item, Candidate) else None
+        self.failures.append(Failure(stage, index, type(error).__name__, str(error)))
+
+
+def _estimated(scheduler: Scheduler, elapsed: float, request: Request) -> Completion:
+    """A cancelled draw of which nothing is known: elapsed time by the rate seen so far."""
+    guess = int(elapsed * (scheduler.tokens_per_second or 0.0))
+    return Completion("", min(guess, request.sampling.max_new_tokens), "cancelled", seconds=elapsed)
+
+
+def _is_configuration(error: BaseException) -> bool:
+    """Errors that concern the whole run, not one sample."""
+    return is_fatal(error) or isinstance(error, (CapabilityError, MissingExtraError, ParameterError))

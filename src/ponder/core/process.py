@@ -1,0 +1,53 @@
+"""Anything that builds an output step by step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ponder.core.problem import Problem
+from ponder.core.registry import PROCESSES, REGISTRY_OF
+from ponder.core.state import State, root
+
+if TYPE_CHECKING:
+    from ponder.core.context import Context
+
+
+class Process(ABC):
+    """Turns a problem into a tree of states.
+
+    A strategy never calls a process itself: it asks its `Context`, which passes itself along, so
+    that whatever the process spends (model calls through `ctx.generate`, function evaluations
+    through `ctx.evaluate`) is counted, limited, cached and seeded.
+    """
+
+    name: ClassVar[str] = ""
+
+    def start(self, problem: Problem, *, label: str = "", meta: Mapping[str, Any] | None = None) -> State:
+        """The root of a problem's tree; `label` tells roots with different `meta` apart."""
+        return root(problem, label=label, meta=meta)
+
+    @abstractmethod
+    def extend(self, states: Sequence[State], slots: Sequence[Sequence[int]], ctx: Context) -> AsyncIterator[State]:
+        """Yield children as they are ready: for `states[i]`, one child for each slot in `slots[i]`.
+
+        All states are given at once so that a backend can batch them. A child that failed for good
+        is yielded with `finish="error"` and `error` set. What a budget does not allow is left out.
+        """
+
+    def done(self, state: State) -> bool:
+        """Whether a state cannot be extended."""
+        return state.finish is not None
+
+    @abstractmethod
+    def output(self, state: State) -> Any:
+        """The finished output that a leaf stands for."""
+
+    @property
+    def identity(self) -> str:
+        """Text that changes whenever the same seed could build something else."""
+        return self.name
+
+
+REGISTRY_OF[Process] = PROCESSES

@@ -1,0 +1,91 @@
+"""One node of the tree that a run is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ponder.core.problem import Problem
+
+Slot = int | str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """An immutable node: what one step added to its parent.
+
+    Args:
+        problem: what is being solved.
+        parent: the node this one extends; None for a root.
+        slot: which child of its parent it is; with the parents' slots this makes the `path`.
+        step: what this node adds (a piece of text, a vector, a tactic); None for a root.
+        logprob: log-probability of the step given the parent, in nats; None if unknown.
+        n_tokens: tokens (or other units of sequential work) of this step.
+        log_weight: what the step adds to a particle's log-weight beyond the verifier's potential.
+        payload: what the process needs to go on (never changed in place).
+        meta: settings of this node; children inherit them and may override.
+        finish: set when the node cannot be extended: why it ended.
+        error: set if the step failed for good.
+    """
+
+    problem: Problem
+    parent: State | None = None
+    slot: Slot = 0
+    step: Any = None
+    logprob: float | None = None
+    n_tokens: int = 0
+    log_weight: float = 0.0
+    payload: Any = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    finish: str | None = None
+    error: str | None = None
+    depth: int = 0
+
+    @property
+    def path(self) -> tuple[Slot, ...]:
+        """Slots from the root to here; with seed and problem id it names every draw."""
+        slots: list[Slot] = []
+        node: State | None = self
+        while node is not None and node.parent is not None:
+            slots.append(node.slot)
+            node = node.parent
+        if node is not None and node.slot != 0:
+            slots.append(node.slot)
+        return tuple(reversed(slots))
+
+    def ancestry(self) -> Iterator[State]:
+        """This node, its parent, and so on up to the root."""
+        node: State | None = self
+        while node is not None:
+            yield node
+            node = node.parent
+
+    def steps(self) -> list[Any]:
+        """What was added from the root to here, in order; the root's None is left out."""
+        return [node.step for node in self.ancestry() if node.parent is not None][::-1]
+
+    def total_logprob(self) -> float | None:
+        """Sum of the steps' log-probabilities; None if any is unknown."""
+        total = 0.0
+        for node in self.ancestry():
+            if node.parent is None:
+                continue
+            if node.logprob is None:
+                return None
+            total += node.logprob
+        return total
+
+    def total_tokens(self) -> int:
+        """Sum of the steps' tokens."""
+        return sum(node.n_tokens for node in self.ancestry())
+
+    def child(self, slot: Slot, step: Any, **changes: Any) -> State:
+        """A node that adds `step`; `meta` is inherited unless given."""
+        changes.setdefault("meta", self.meta)
+        return State(self.problem, self, slot, step, depth=self.depth + 1, **changes)
+
+
+def root(problem: Problem, *, label: str = "", payload: Any = None, meta: Mapping[str, Any] | None = None) -> State:
+    """A tree's first node. Roots of one problem that differ in `meta` need different labels."""
+    return State(problem, slot=label or 0, payload=payload, meta=meta or {})

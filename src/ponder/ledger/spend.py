@@ -1,0 +1,156 @@
+"""What was spent: one record to add up, and the ledger that keeps it per stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ponder.core.model import Completion, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """Amounts that add up.
+
+    Attributes:
+        prompt_tokens: prompt tokens that the backends were sent, once per request, cached ones included.
+        cached_tokens: those of them that a backend took from its cache.
+        generated_tokens: tokens generated, those of cancelled draws and of judges included.
+        model_calls: completions drawn for candidates (eight samples are eight, in one request or in eight).
+        verifier_calls: scores given; a judge's completions are counted here and not in `model_calls`.
+        verifier_tokens: the part of prompt and generated tokens that verifiers and selectors caused.
+        requests: requests that backends received.
+        sequential_tokens: generated tokens on the critical path: the latency if all that is parallel were free.
+        kv_token_steps: sum over generated tokens of the length that each attends to, no prefix shared.
+        function_evaluations: evaluations of a process that has no tokens (denoising steps, energies).
+        flops: floating-point operations, 0 if the model's shape is unknown.
+        seconds: time in model and verifier calls, added up over parallel calls.
+        cost_usd: by the configured prices.
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    model_calls: int = 0
+    verifier_calls: int = 0
+    verifier_tokens: int = 0
+    requests: int = 0
+    sequential_tokens: int = 0
+    kv_token_steps: int = 0
+    function_evaluations: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+    cost_usd: float = 0.0
+
+    def __add__(self, other: Spend) -> Spend:
+        return Spend(*[a + b for a, b in zip(self.values(), other.values(), strict=True)])  # type: ignore[arg-type]
+
+    def times(self, n: int) -> Spend:
+        """`n` times each amount."""
+        return Spend(*[n * value for value in self.values()])  # type: ignore[arg-type]
+
+    def values(self) -> tuple[float, ...]:
+        """All amounts, in the order of the fields."""
+        return tuple(getattr(self, name) for name in FIELDS)
+
+    def as_dict(self) -> dict[str, float]:
+        """Amounts by name."""
+        return dict(zip(FIELDS, self.values(), strict=True))
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and generated tokens together: what a token budget counts."""
+        return self.prompt_tokens + self.generated_tokens
+
+    @property
+    def calls(self) -> int:
+        """Model and verifier calls together: what a call budget counts."""
+        return self.model_calls + self.verifier_calls
+
+
+FIELDS = tuple(f.name for f in fields(Spend))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the trace: a stage and what it cost."""
+
+    stage: str
+    spend: Spend
+
+
+class Ledger:
+    """Totals per stage; every entry also goes to `trace`, if one is given.
+
+    The totals equal the sums over the trace: `charge` is the only way to change them.
+    """
+
+    def __init__(self, trace: Callable[[Entry], None] | None = None) -> None:
+        self._totals: dict[str, list[float]] = {}
+        self._trace = trace
+
+    def charge(self, stage: str, spend: Spend) -> None:
+        """Add a cost to a stage."""
+        values = spend.values()
+        totals = self._totals.get(stage)
+        if totals is None:
+            self._totals[stage] = list(values)
+        else:
+            for i, value in enumerate(values):
+                totals[i] += value
+        if self._trace is not None:
+            self._trace(Entry(stage, spend))
+
+    @property
+    def stages(self) -> Mapping[str, Spend]:
+        """What was spent, by stage."""
+        return {stage: Spend(*totals) for stage, totals in self._totals.items()}  # type: ignore[arg-type]
+
+    @property
+    def total(self) -> Spend:
+        """What was spent altogether."""
+        return sum(self.stages.values(), Spend())
+
+
+def completion_spend(
+    completion: Completion,
+    *,
+    prompt_length: int,
+    shape: Shape | None,
+    price: tuple[float, float, float],
+    verifying: bool,
+) -> Spend:
+    """The cost of one completion.
+
+    Args:
+        completion: its own share of prompt, cached and generated tokens.
+        prompt_length: tokens it attends to before its first own one.
+        shape: the decoder's size; None leaves FLOPs at 0.
+        price: dollars per million prompt, cached and generated tokens.
+        verifying: whether a verifier or selector asked for it.
+
+    FLOPs per token at context t are 2·(P + 2·L·D·t) for P parameters, L layers and width D, so n tokens
+    after a prompt of p cost 2·P·n + 4·L·D·Σt; the prompt's share is charged for what was not cached.
+    """
+    n, prompt, cached = completion.n_tokens, completion.prompt_tokens, completion.cached_tokens
+    attended = n * prompt_length + n * (n + 1) // 2
+    flops = 0.0
+    if shape is not None:
+        fresh = prompt - cached
+        prompt_attended = prompt * (prompt + 1) // 2 - cached * (cached + 1) // 2
+        flops = 2.0 * shape.parameters * (n + fresh) + 4.0 * shape.layers * shape.width * (attended + prompt_attended)
+    cost = ((prompt - cached) * price[0] + cached * price[1] + n * price[2]) / 1e6
+    return Spend(
+        prompt_tokens=prompt,
+        cached_tokens=cached,
+        generated_tokens=n,
+        model_calls=0 if verifying or completion.error is not None else 1,
+        verifier_tokens=prompt + n if verifying else 0,
+        requests=completion.requests,
+        kv_token_steps=attended,
+        flops=flops,
+        seconds=completion.seconds,
+        cost_usd=cost,
+    )

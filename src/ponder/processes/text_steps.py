@@ -1,0 +1,112 @@
+"""Text, built as a whole answer or step by step.
+
+A step ends after a delimiter, after so many tokens, or only with the answer. The delimiter stays in
+the text; an empty step ends the answer, and so does the last step allowed. A partial answer is
+continued verbatim (the model must offer `prefix`), never put through the chat template again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Literal
+
+from ponder.core.context import Context
+from ponder.core.merge import merge
+from ponder.core.model import Completion, Model, Sampling
+from ponder.core.process import Process
+from ponder.core.registry import process
+from ponder.core.state import State
+from ponder.errors import ParameterError
+
+_SAMPLING_FIELDS = frozenset(f.name for f in fields(Sampling))
+_DELIMITERS = {"line": "\n", "paragraph": "\n\n"}
+
+
+@process("text_steps")
+@dataclass(frozen=True)
+class TextSteps(Process):
+    """A language model writing an answer.
+
+    Args:
+        model: writes it.
+        step: `answer` (one step), `line`, `paragraph`, or `tokens`.
+        step_tokens: length limit of one step; for `tokens`, its length.
+        max_steps: after so many steps the answer ends.
+        answer_marker: text after which a step completes the answer, such as `\\boxed{`.
+    """
+
+    model: Model
+    step: Literal["answer", "line", "paragraph", "tokens"] = "answer"
+    step_tokens: int = 256
+    max_steps: int = 40
+    answer_marker: str | None = None
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        if self.step_tokens < 1 or self.max_steps < 1:
+            raise ParameterError(self, "step_tokens/max_steps", (self.step_tokens, self.max_steps), allowed="≥ 1")
+        if self.step != "answer":
+            self.model.require("prefix", f"text in steps of one {self.step}", "Use step=answer.")
+
+    @property
+    def identity(self) -> str:
+        """The model's identity and the way of stepping."""
+        return f"{self.model.identity}/{self.step}/{self.step_tokens}/{self.max_steps}"
+
+    async def extend(
+        self, states: Sequence[State], slots: Sequence[Sequence[int]], ctx: Context
+    ) -> AsyncIterator[State]:
+        """Children as they are written; all states' requests are under way at once."""
+        async for child in merge([self._children(s, k, ctx) for s, k in zip(states, slots, strict=True)]):
+            yield child
+
+    async def _children(self, state: State, slots: Sequence[int], ctx: Context) -> AsyncIterator[State]:
+        overrides = {k: v for k, v in state.meta.items() if k in _SAMPLING_FIELDS}
+        whole = replace(ctx.sampling, **overrides) if overrides else ctx.sampling
+        left = max(1, whole.max_new_tokens - state.total_tokens())
+        last = self.step == "answer" or state.depth + 1 >= self.max_steps
+        completions = ctx.generate(
+            self.model,
+            state.problem.prompt,
+            seeds=ctx.seeds_for(state, slots),
+            sampling=whole if self.step == "answer" else self._for_one_step(whole, left, last),
+            prefix=self.output(state),
+        )
+        async for position, completion in completions:
+            finish = completion.finish if last else self._finish(completion, left)
+            ended_by_delimiter = finish is None and self.step in _DELIMITERS and completion.finish == "stop"
+            yield state.child(
+                slots[position],
+                completion.text + _DELIMITERS[self.step] if ended_by_delimiter else completion.text,
+                logprob=completion.logprob,
+                n_tokens=completion.n_tokens,
+                payload=completion,
+                finish=finish,
+                error=completion.error,
+            )
+
+    def _for_one_step(self, whole: Sampling, left: int, last: bool) -> Sampling:
+        delimiter = _DELIMITERS.get(self.step)
+        stop = whole.stop if last or delimiter is None else (*whole.stop, delimiter)
+        return replace(whole, max_new_tokens=left if last else min(left, self.step_tokens), stop=stop)
+
+    def _finish(self, completion: Completion, left: int) -> str | None:
+        """Why the answer is complete with a step that need not be the last, or None.
+
+        A backend that does not say which stop text ended the step is taken to mean the delimiter: if it
+        was the end of the answer, the next step comes back empty and ends it.
+        """
+        marked = self.answer_marker is not None and self.answer_marker in completion.text
+        if completion.error is not None or completion.finish not in ("stop", "length"):
+            return completion.finish
+        if marked or not completion.text.strip():
+            return "stop"
+        if completion.finish == "length":
+            return "length" if completion.n_tokens >= left else None
+        return None if completion.stop_reason in (None, _DELIMITERS.get(self.step)) else "stop"
+
+    def output(self, state: State) -> str:
+        """All steps joined."""
+        return "".join(state.steps())
