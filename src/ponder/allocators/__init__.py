@@ -1,0 +1,1 @@
+"""Which strategy a problem gets, and how much budget: one allocator, one file."""

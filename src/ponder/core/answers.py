@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from ponder.core.candidate import is_valid
@@ -64,7 +65,7 @@ def group_answers(answers: Sequence[Any], same: Same | None = None) -> list[int]
         return key
 
     numbers = sorted((key[1], key) for key in distinct if key[0] == "number")
-    for (low, first), (high, second) in zip(numbers, numbers[1:], strict=False):
+    for (low, first), (high, second) in pairwise(numbers):
         if abs(high - low) <= RELATIVE_TOLERANCE * max(abs(low), abs(high)):
             parent[find(second)] = find(first)
     if same is not None:

@@ -105,8 +105,8 @@ class Registry:
         A class may define `from_term(term, text)` to read its own arguments (models and tasks, whose
         locator matters); otherwise arguments are matched with the dataclass fields.
         """
-        text = spec if isinstance(spec, str) else str(spec)
         term = parse_term(spec) if isinstance(spec, str) else spec
+        text = term.source or str(term)
         entry = self.entry(term.name, text=text, position=term.position)
         reader = getattr(entry.cls, "from_term", None)
         if reader is not None:
@@ -144,7 +144,7 @@ def arguments_for(entry: Entry, term: Term, text: str) -> dict[str, Any]:
     out = {}
     for key, value in given.items():
         if key not in fields:
-            at = max(text.find(f"{key}"), 0)
+            at = max(text.find(key, term.position), 0)
             raise UnknownNameError(f"parameter of {entry.name}", key, fields, text=text, position=at)
         out[key] = _convert(entry, key, value, hints[key])
     return out

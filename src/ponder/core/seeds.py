@@ -25,7 +25,7 @@ def derive_seed(*parts: object) -> int:
     True
     """
     digest = blake2b("\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") & (2**SEED_BITS - 1)
+    return int.from_bytes(digest, "little") % (1 << SEED_BITS)
 
 
 def generator(*parts: object) -> np.random.Generator:

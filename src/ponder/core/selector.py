@@ -132,10 +132,7 @@ def best_groups(weights: Floats, k: int) -> Ints:
     """The `k` heaviest groups of each problem, shape (P, k); ties to the lower number; -1 for -inf."""
     import numpy as np
 
-    if k == 1:
-        order = weights.argmax(axis=1)[:, None]
-    else:
-        order = np.argsort(-weights, axis=1, kind="stable")[:, :k]
+    order = weights.argmax(axis=1)[:, None] if k == 1 else np.argsort(-weights, axis=1, kind="stable")[:, :k]
     chosen = np.where(np.isneginf(np.take_along_axis(weights, order, axis=1)), -1, order)
     if chosen.shape[1] < k:
         chosen = np.pad(chosen, ((0, 0), (0, k - chosen.shape[1])), constant_values=-1)

@@ -21,7 +21,7 @@ from typing import TypeAlias
 
 from ponder.errors import SpecError
 
-Value: TypeAlias = "int | float | bool | str | None | tuple[Value, ...] | Term"
+Value: TypeAlias = "int | float | bool | str | tuple[Value, ...] | Term | None"
 
 _WORD = re.compile(r"""[^\s,()\[\]|="':]+""")
 _LOCATOR = re.compile(r"""[^\s,()\[\]|"']+""")
@@ -31,13 +31,17 @@ _CONSTANTS: dict[str, Value] = {"true": True, "false": False, "none": None}
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One name with its locator and arguments; `str` gives its text form."""
+    """One name with its locator and arguments; `str` gives its text form.
+
+    `position` is where it stands in `source`, the whole text that was read.
+    """
 
     name: str
     locator: str | None = None
     arguments: Mapping[str, Value] = field(default_factory=dict)
     positional: tuple[Value, ...] = ()
     position: int = 0
+    source: str = ""
 
     @property
     def is_word(self) -> bool:
@@ -150,7 +154,7 @@ class _Reader:
                 if not self.take(","):
                     self.expect(")", opened)
                     break
-        return Term(match.group(), locator, arguments, tuple(positional), start)
+        return Term(match.group(), locator, arguments, tuple(positional), start, self.text)
 
     def locator(self) -> str:
         if self.at < len(self.text) and self.text[self.at] in "\"'":

@@ -1,0 +1,1 @@
+"""Quality against compute: one law, one file."""

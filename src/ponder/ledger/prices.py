@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ponder.errors import ParameterError
+
 if TYPE_CHECKING:
     from ponder.core.model import Model
 
@@ -30,3 +32,21 @@ class Prices:
         text = str(model)
         hits = [key for key in self.table if key in text]
         return self.table[max(hits, key=len)] if hits else (0.0, 0.0, 0.0)
+
+
+def parse_price(text: str) -> tuple[str, Price]:
+    """Read `MODEL=PROMPT,CACHED,GENERATED` (dollars per million tokens).
+
+    >>> parse_price("gpt=2.5,1.25,10")
+    ('gpt', (2.5, 1.25, 10.0))
+    """
+    name, _, amounts = text.rpartition("=")
+    try:
+        prompt, cached, generated = (float(a) for a in amounts.split(","))
+    except ValueError:
+        raise ParameterError(
+            "price", "price", text, allowed="MODEL=PROMPT,CACHED,GENERATED in dollars per million tokens"
+        ) from None
+    if not name or min(prompt, cached, generated) < 0:
+        raise ParameterError("price", "price", text, allowed="a model's name and three numbers ≥ 0")
+    return name, (prompt, cached, generated)

@@ -67,10 +67,10 @@ class Simulated(Model):
     ignore_n: bool = False
 
     name: ClassVar[str]
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    capabilities = Capabilities(
         max_n=4096, logprobs=True, prompt_cache=True, seeds=True, context_tokens=8192
     )
-    shape: ClassVar[Shape] = Shape(100_000_000, 24, 512)
+    shape = Shape(100_000_000, 24, 512)
 
     def __post_init__(self) -> None:
         if self.alpha <= 0 or self.beta <= 0:
@@ -169,7 +169,7 @@ class Simulated(Model):
     def _text(self, request: Request, rng: Any) -> tuple[str, bool]:
         problem = request.problem
         chat = not isinstance(request.prompt, str)
-        asked = str(request.prompt[-1].get("content", "")) if chat and request.prompt else ""
+        asked = "" if isinstance(request.prompt, str) else str(request.prompt[-1].get("content", ""))
         reference = str(problem.reference) if problem is not None and problem.reference is not None else None
         if "Score: N" in asked:
             shown = re.findall(r"[Aa]nswer is (.+?)\.?\s", asked + "\n")

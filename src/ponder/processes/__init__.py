@@ -1,0 +1,1 @@
+"""Ways to build an output step by step: one file each."""

@@ -26,14 +26,14 @@ _DELIMITERS = {"line": "\n", "paragraph": "\n\n"}
 @process("text_steps")
 @dataclass(frozen=True)
 class TextSteps(Process):
-    """A language model writing an answer.
+    r"""A language model writing an answer.
 
     Args:
         model: writes it.
         step: `answer` (one step), `line`, `paragraph`, or `tokens`.
         step_tokens: length limit of one step; for `tokens`, its length.
         max_steps: after so many steps the answer ends.
-        answer_marker: text after which a step completes the answer, such as `\\boxed{`.
+        answer_marker: text after which a step completes the answer, such as `\boxed{`.
     """
 
     model: Model

@@ -1,0 +1,1 @@
+"""Ways to choose among candidates: one file each."""

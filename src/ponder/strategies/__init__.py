@@ -1,0 +1,1 @@
+"""Ways to spend compute: one algorithm, one file."""

@@ -1,0 +1,1 @@
+"""Plans, durable runs, stores, recommendations."""

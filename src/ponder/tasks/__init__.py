@@ -1,0 +1,1 @@
+"""Problem sets with graders: one file each."""

@@ -1,0 +1,1 @@
+"""Scores for outputs: one file each."""

@@ -43,7 +43,7 @@ class LogProbability(Verifier):
             total, n = item.total_logprob(), item.total_tokens()
         if total is None:
             raise VerifierError(
-                "log_probability: the model gave no log-probabilities. Use a backend that does (llamacpp, sim, a server "
-                "with logprobs on), or another verifier."
+                "log_probability: the model gave no log-probabilities. Use a backend that does (llamacpp, sim, a "
+                "server with logprobs on), or another verifier."
             )
         return total / max(n or 1, 1) if self.normalise else total
