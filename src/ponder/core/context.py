@@ -169,6 +169,7 @@ class Context:
         n: int,
         *,
         meta: Mapping[str, Any] | None = None,
+        parts: Sequence[tuple[Mapping[str, Any] | None, int]] | None = None,
         race: bool = False,
         watch: Watcher | None = None,
         hold: Spend = Spend(),
@@ -179,20 +180,26 @@ class Context:
             problem: the problem of this context.
             n: how many to draw.
             meta: settings for these draws, such as `{"temperature": 0.7}`.
+            parts: several distinct settings at once, each with its number of draws; `n` and `meta` then
+                say nothing.
             race: stream each draw by itself, so that cancelling saves what it has not generated yet,
                 and what it has generated is known exactly.
             watch: sees every draw while it grows and may end it.
             hold: what each candidate will cost later (its score): draw only as many as leave room for it.
         """
-        start = self.root(meta)
-        first = self._next_slot.get(start.path, 0)
-        self._next_slot[start.path] = first + n
-        offset = self._next_index - first
-        self._next_index += n
+        level: list[State] = []
+        slots: list[Sequence[int]] = []
+        offsets: dict[State, int] = {}
+        for settings, count in [(meta, n)] if parts is None else parts:
+            start = self.root(settings)
+            first = self._next_slot.get(start.path, 0)
+            self._next_slot[start.path] = first + count
+            offsets[start] = self._next_index - first
+            self._next_index += count
+            level.append(start)
+            slots.append(range(first, first + count))
         scope = self._scope(self.stage)
         scope._watch, scope._race, scope._hold = watch, race, hold
-        level: list[State] = [start]
-        slots: list[Sequence[int]] = [range(first, first + n)]
         origin: dict[State, int] = {}
         try:
             while level:
@@ -201,8 +208,9 @@ class Context:
                     cast(AsyncGenerator[State, None], self.process.extend(level, slots, scope))
                 ) as children:
                     async for child in children:
-                        slot = origin.get(child.parent) if child.parent is not start and child.parent else None
-                        index = int(child.slot) + offset if slot is None else slot
+                        assert child.parent is not None
+                        offset = offsets.get(child.parent)
+                        index = origin[child.parent] if offset is None else int(child.slot) + offset
                         if child.error is not None or self.process.done(child):
                             yield self.candidate(child, index)
                         else:
@@ -472,7 +480,13 @@ class Context:
         if not missing:
             return
         lost: list[tuple[int, Completion]] = []
-        fresh = replace(request, seeds=tuple(seeds[p] for p in missing), lost=lambda i, c: lost.append((missing[i], c)))
+        watch = request.watch
+        fresh = replace(
+            request,
+            seeds=tuple(seeds[p] for p in missing),
+            lost=lambda i, c: lost.append((missing[i], c)),
+            watch=None if watch is None else lambda chunk: watch(replace(chunk, index=missing[chunk.index])),
+        )
         started, landed = time.monotonic(), set[int]()
         try:
             deadline = self.meter.seconds_left
@@ -480,7 +494,7 @@ class Context:
                 async with aclosing(scheduler.sample(fresh)) as completions:
                     async for i, completion in completions:
                         landed.add(missing[i])
-                        if completion.error is None:
+                        if completion.error is None and completion.finish != "stopped_early":  # not what it would be
                             await cache.put([(keys[missing[i]], completion)])
                         yield missing[i], completion
         except TimeoutError:
