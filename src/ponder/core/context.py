@@ -119,9 +119,11 @@ class Context:
         self._longest = 0
         self._watch: Watcher | None = None
         self._race = False
+        self._indices: dict[int, int] = {}
         self._roots: dict[str, State] = {}
         self._next_slot: dict[tuple[Slot, ...], int] = {}
         self._next_index = 0
+        self._holds: list[Spend] = []
 
     # ------------------------------------------------------------------ randomness
 
@@ -184,7 +186,7 @@ class Context:
                 say nothing.
             race: stream each draw by itself, so that cancelling saves what it has not generated yet,
                 and what it has generated is known exactly.
-            watch: sees every draw while it grows and may end it.
+            watch: sees every draw while it grows (chunks carry the candidate's index) and may end it.
             hold: what each candidate will cost later (its score): draw only as many as leave room for it.
         """
         level: list[State] = []
@@ -199,11 +201,16 @@ class Context:
             level.append(start)
             slots.append(range(first, first + count))
         scope = self._scope(self.stage)
-        scope._watch, scope._race, scope._hold = watch, race, hold
+        scope._watch, scope._race, scope._hold, scope._indices = watch, race, hold, {}
         origin: dict[State, int] = {}
         try:
             while level:
                 longer: list[State] = []
+                if watch is not None:
+                    for state, wanted in zip(level, slots, strict=True):
+                        at = offsets.get(state)
+                        indices = [origin[state]] if at is None else [slot + at for slot in wanted]
+                        scope._indices.update(zip(self.seeds_for(state, wanted), indices, strict=True))
                 async with aclosing(
                     cast(AsyncGenerator[State, None], self.process.extend(level, slots, scope))
                 ) as children:
@@ -282,6 +289,7 @@ class Context:
             raise ParameterError("score", "verifier", None, allowed="a verifier", hint="for example log_probability")
         scores = np.full(len(items), np.nan)
         open_items = [i for i, item in enumerate(items) if item.error is None]
+        self.release_holds(len(items))
         unit = Spend(verifier_calls=1)
         allowed = self.meter.affordable(unit)
         if allowed < len(open_items):
@@ -452,6 +460,7 @@ class Context:
                             yield position, completion
             finally:
                 self.meter.settle(reserved, spent)
+                self.release_holds(granted - len(landed))
             if self.meter.seconds_left <= 0:
                 self._fall_short("the time limit was reached")
                 return
@@ -480,12 +489,12 @@ class Context:
         if not missing:
             return
         lost: list[tuple[int, Completion]] = []
-        watch = request.watch
+        watch, index_of = request.watch, [self._indices.get(seeds[p], p) for p in missing]
         fresh = replace(
             request,
             seeds=tuple(seeds[p] for p in missing),
             lost=lambda i, c: lost.append((missing[i], c)),
-            watch=None if watch is None else lambda chunk: watch(replace(chunk, index=missing[chunk.index])),
+            watch=None if watch is None else lambda chunk: watch(replace(chunk, index=index_of[chunk.index])),
         )
         started, landed = time.monotonic(), set[int]()
         try:
@@ -531,6 +540,7 @@ class Context:
             if granted > 0:
                 if granted < n:
                     self._fall_short(f"the budget allowed {granted} of {n} more completions at once")
+                self._hold_back(granted)
                 return granted, request, self.meter.reserve(unit.times(granted) + shared)
             shorter = self._shorter(request, prompt_bound)
             if shorter is None:
@@ -568,6 +578,7 @@ class Context:
             self._fall_short(f"the budget allowed {m} of {n} function evaluations")
         if m == 0:
             return 0, None
+        self._hold_back(m)
         spent = Spend(function_evaluations=m, model_calls=m)
         self.meter.settle(Spend(), spent)
         started = time.monotonic()
@@ -575,6 +586,17 @@ class Context:
         self.ledger.charge(self.stage, replace(spent, seconds=time.monotonic() - started))
         self._longest = max(self._longest, 1)
         return m, value
+
+    def _hold_back(self, n: int) -> None:
+        """Keep what `n` candidates will cost later out of reach of further draws."""
+        if self.meter.limited and self._hold != Spend():
+            self.meter.reserve(self._hold.times(n))
+            self._holds += [self._hold] * n
+
+    def release_holds(self, n: int | None = None) -> None:
+        """Give back what was held for `n` candidates (all if None): they are about to be scored, or never will be."""
+        for _ in range(len(self._holds) if n is None else min(n, len(self._holds))):
+            self.meter.settle(self._holds.pop(), Spend())
 
     # ------------------------------------------------------------------ scopes
 

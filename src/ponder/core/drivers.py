@@ -113,6 +113,7 @@ async def _at_once(
     finally:
         if scorer:
             await scorer.cancel()
+            ctx.release_holds()
     ordered = tuple(sorted(landed, key=lambda c: c.index))
     values = np.asarray([scores.get(c.index, math.nan) for c in ordered]) if verifier else None
     return Draws(ordered, values, reason)
