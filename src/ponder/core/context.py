@@ -224,6 +224,7 @@ class Context:
                             origin[child] = index
                             longer.append(child)
                 level, slots = longer, [(0,)] * len(longer)
+                scope._hold = Spend()  # held once for each candidate, not again for its further steps
                 scope.note_sequential()
         finally:
             scope.note_sequential()
