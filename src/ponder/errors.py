@@ -18,6 +18,7 @@ PonderError
 ├── TaskError               a task cannot be loaded, or has no problems
 ├── BudgetError             a budget that can never buy anything, or one that is used up
 ├── EmptyPoolError          a selector was given no candidates (also a ValueError)
+├── CandidateError          a candidate carries a value it cannot have (also a ValueError)
 ├── LawFitError             the data do not identify a law
 ├── StoreError              a study store that cannot be used
 │   ├── StoreBusyError      another run holds it
@@ -143,6 +144,10 @@ class BudgetError(PonderError):
 
 class EmptyPoolError(PonderError, ValueError):
     """A selector was given no candidates at all."""
+
+
+class CandidateError(PonderError, ValueError):
+    """A candidate carries a value that it cannot have; the message names the candidate."""
 
 
 class LawFitError(PonderError, ValueError):

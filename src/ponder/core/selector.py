@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ponder.core.candidate import Candidate
 from ponder.core.registry import REGISTRY_OF, SELECTORS, Registered
-from ponder.errors import ParameterError
+from ponder.errors import ParameterError, PonderError
 
 if TYPE_CHECKING:
     from ponder.core.answers import Same
@@ -47,15 +48,30 @@ class Selection:
         confidence: the winner's weight over all weight, in [0, 1]; None where that means nothing.
         tie: whether another answer ranks equal with the last one chosen.
         fallback: why another rule than the asked one decided, if so.
+        excluded: valid samples that had no say because their score or probability is unknown.
     """
 
-    answers: tuple[Any, ...]
-    indices: tuple[int, ...]
+    answers: list[Any]
+    indices: list[int]
     table: tuple[Group, ...]
     status: Literal["ok", "abstain"] = "ok"
     confidence: float | None = None
     tie: bool = False
     fallback: str | None = None
+    excluded: int = 0
+
+    @property
+    def margin_p_value(self) -> float | None:
+        """Chance that a fair coin puts the largest group as far ahead of the second one; None without answers.
+
+        One-sided binomial test of the two largest counts; small means that more samples would hardly
+        change which answer leads.
+        """
+        counts = sorted((group.count for group in self.table), reverse=True)
+        if not counts:
+            return None
+        first, both = counts[0], sum(counts[:2])
+        return float(sum(math.comb(both, i) for i in range(first, both + 1)) / 2**both)
 
 
 @dataclass(frozen=True)
@@ -68,12 +84,25 @@ class Ranking:
         representatives: shape (P, N), the larger the better a member stands for its group; None means the
             most probable member, or the earliest if probabilities are unknown.
         share: whether weight over total weight is a confidence.
+        tiebreak: shape (P, G), decides among groups of equal weight; what is still equal goes to the first.
+        tolerance: relative difference below which weights are equal: 0 where they are given numbers,
+            `SUMMED` where they are sums, which depend a little on the order of adding.
+        errors: per problem, why it cannot be decided; None everywhere if all can.
+        excluded: shape (P,), valid samples without a say.
     """
 
     weights: Floats
     fallback: Sequence[str | None] | None = None
     representatives: Floats | None = None
     share: bool = True
+    tiebreak: Floats | None = None
+    tolerance: float = 0.0
+    errors: Sequence[PonderError | None] | None = None
+    excluded: Ints | None = None
+
+
+SUMMED = 1e-12
+"""Relative tolerance for weights that are sums of floating-point numbers."""
 
 
 class Selector(Registered, ABC):
@@ -114,29 +143,71 @@ class VotingSelector(Selector):
         """The `k` heaviest answers; see `Selector.select`."""
         from ponder.core.pool import Pool
 
-        if k < 1:
-            raise ParameterError(self, "k", k, allowed="an integer ≥ 1")
+        check_k(self, k)
         pool = Pool.of(candidates, same)
-        if not pool.valid.any():
-            return Selection((), (), (), "abstain", fallback="no candidate has a valid answer")
-        return _selection(pool, self.rank(pool), candidates, k)
+        return selection(pool, self.rank(pool), k) if pool.valid.any() else abstained()
 
     def select_many(self, pool: Pool, k: int = 1) -> Ints:
-        """Positions of the chosen samples for every problem of a pool, shape (P, k); -1 where there is none."""
-        ranking = self.rank(pool)
-        order = best_groups(ranking.weights, k)
-        return _representatives(pool, ranking, order)
+        """Positions of the chosen samples for every problem of a pool, shape (P, k); -1 where there is none.
+
+        Raises:
+            PonderError: no problem at all can be decided (one that can not alone gets -1).
+        """
+        import numpy as np
+
+        check_k(self, k)
+        chosen, failed, error = [], 0, None
+        for block in pool.blocks():
+            ranking = self.rank(block)
+            order = best_groups(ranking, k)
+            for row, problem_error in enumerate(ranking.errors or ()):
+                if problem_error is not None:
+                    order[row], failed, error = -1, failed + 1, problem_error
+            chosen.append(_representatives(block, ranking, order))
+        if error is not None and failed == pool.shape[0]:
+            raise error
+        return np.concatenate(chosen) if chosen else np.empty((0, k), dtype=np.intp)
 
 
-def best_groups(weights: Floats, k: int) -> Ints:
-    """The `k` heaviest groups of each problem, shape (P, k); ties to the lower number; -1 for -inf."""
+def check_k(owner: object, k: int) -> None:
+    """Raise a ParameterError unless k ≥ 1."""
+    if k < 1:
+        raise ParameterError(owner, "k", k, allowed="an integer ≥ 1")
+
+
+def abstained(fallback: str = "no candidate has a valid answer") -> Selection:
+    """The selection that chooses nothing."""
+    return Selection([], [], (), "abstain", fallback=fallback)
+
+
+def best_groups(ranking: Ranking, k: int) -> Ints:
+    """The `k` heaviest groups of each problem, shape (P, k); -1 where there is none."""
     import numpy as np
 
-    order = weights.argmax(axis=1)[:, None] if k == 1 else np.argsort(-weights, axis=1, kind="stable")[:, :k]
-    chosen = np.where(np.isneginf(np.take_along_axis(weights, order, axis=1)), -1, order)
-    if chosen.shape[1] < k:
-        chosen = np.pad(chosen, ((0, 0), (0, k - chosen.shape[1])), constant_values=-1)
-    return chosen
+    weights = ranking.weights
+    out = np.full((weights.shape[0], k), -1, dtype=np.intp)
+    left = weights if k == 1 else weights.copy()
+    rows = np.arange(len(weights))
+    for j in range(min(k, weights.shape[1])):
+        best = _first_best(left, ranking)
+        out[:, j] = np.where(np.isneginf(left[rows, best]), -1, best)
+        if j + 1 < k:
+            left[rows, best] = -np.inf
+    return out
+
+
+def _first_best(weights: Floats, ranking: Ranking) -> Ints:
+    """The heaviest group of each problem; ties by the second key, then to the first."""
+    import numpy as np
+
+    if ranking.tiebreak is None and not ranking.tolerance:
+        return np.asarray(weights.argmax(axis=1))
+    top = weights.max(axis=1, keepdims=True)
+    slack = np.where(np.isfinite(top), ranking.tolerance * np.abs(top), 0.0)
+    tied = weights >= top - slack
+    if ranking.tiebreak is None:
+        return np.asarray(tied.argmax(axis=1))
+    return np.asarray(np.where(tied, ranking.tiebreak, -np.inf).argmax(axis=1))
 
 
 def _representatives(pool: Pool, ranking: Ranking, groups: Ints) -> Ints:
@@ -155,28 +226,45 @@ def _representatives(pool: Pool, ranking: Ranking, groups: Ints) -> Ints:
     return out
 
 
-def _selection(pool: Pool, ranking: Ranking, candidates: Sequence[Candidate], k: int) -> Selection:
+def selection(pool: Pool, ranking: Ranking, k: int) -> Selection:
+    """What a ranking makes of one problem's candidates (`pool` is that of `Pool.of`)."""
     import numpy as np
 
+    if ranking.errors and ranking.errors[0] is not None:
+        raise ranking.errors[0]
+    if pool.samples is None:
+        raise ParameterError("selection", "pool", pool, allowed="one that was built from candidates")
+    candidates = pool.samples[0]
     weights = ranking.weights[0]
-    chosen = [int(g) for g in best_groups(ranking.weights, k)[0] if g >= 0]
+    best = [int(g) for g in best_groups(ranking, k + 1)[0] if g >= 0]
+    chosen, following = best[:k], best[k:]
     fallback = ranking.fallback[0] if ranking.fallback else None
-    groups = pool.groups[0]
-    rows = []
-    for g in np.argsort(-weights, kind="stable"):
-        members = tuple(int(i) for i in np.flatnonzero(groups == g))
-        if members:
-            rows.append(Group(candidates[members[0]].answer, len(members), float(weights[g]), members))
+    excluded = int(ranking.excluded[0]) if ranking.excluded is not None else 0
+    members: dict[int, list[int]] = {g: [] for g in best}
+    keys = ranking.tiebreak[0] if ranking.tiebreak is not None else np.zeros_like(weights)
+    members.update({int(g): [] for g in np.lexsort((-keys, -weights)) if int(g) not in members})
+    for position, g in enumerate(pool.groups[0].tolist()):
+        if g >= 0:
+            members[g].append(position)
+    rows = [Group(candidates[m[0]].answer, len(m), float(weights[g]), tuple(m)) for g, m in members.items() if m]
     if not chosen:
-        return Selection((), (), tuple(rows), "abstain", fallback=fallback or "no answer may be chosen")
+        return Selection([], [], tuple(rows), "abstain", None, False, fallback or "no answer may be chosen", excluded)
     indices = [int(i) for i in _representatives(pool, ranking, np.asarray([chosen]))[0]]
-    answers = tuple(candidates[int(np.flatnonzero(groups == g)[0])].answer for g in chosen)
-    last = weights[chosen[-1]]
-    tie = bool((weights == last).sum() > sum(weights[g] == last for g in chosen))
+    answers = [candidates[int(pool.earliest[0, g])].answer for g in chosen]
+    tie = bool(following) and _equal(ranking, chosen[-1], following[0])
     finite = weights[np.isfinite(weights)]
     total = float(finite.sum())
     confidence = float(weights[chosen[0]]) / total if ranking.share and total > 0 and (finite >= 0).all() else None
-    return Selection(answers, tuple(indices), tuple(rows), "ok", confidence, tie, fallback)
+    return Selection(answers, indices, tuple(rows), "ok", confidence, tie, fallback, excluded)
+
+
+def _equal(ranking: Ranking, first: int, second: int) -> bool:
+    """Whether two groups of the first problem rank equal."""
+    weights, keys = ranking.weights[0], ranking.tiebreak
+    same = weights[first] == weights[second] or math.isclose(
+        weights[first], weights[second], rel_tol=ranking.tolerance, abs_tol=0.0
+    )
+    return bool(same and (keys is None or keys[0, first] == keys[0, second]))
 
 
 REGISTRY_OF[Selector] = SELECTORS
