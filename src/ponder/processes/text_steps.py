@@ -1,7 +1,7 @@
 """Text, built as a whole answer or step by step.
 
 A step ends after a delimiter, after so many tokens, or only with the answer. The delimiter stays in
-the text; an empty step ends the answer, and so does the last step allowed. A partial answer is
+the text; an empty step ends the answer (but for a single blank line), and so does the last step allowed. A partial answer is
 continued verbatim (the model must offer `prefix`), never put through the chat template again.
 """
 
@@ -75,7 +75,7 @@ class TextSteps(Process):
             prefix=self.output(state),
         )
         async for position, completion in completions:
-            finish = completion.finish if last else self._finish(completion, left)
+            finish = completion.finish if last else self._finish(state, completion, left)
             ended_by_delimiter = finish is None and self.step in _DELIMITERS and completion.finish == "stop"
             yield state.child(
                 slots[position],
@@ -92,17 +92,21 @@ class TextSteps(Process):
         stop = whole.stop if last or delimiter is None else (*whole.stop, delimiter)
         return replace(whole, max_new_tokens=left if last else min(left, self.step_tokens), stop=stop)
 
-    def _finish(self, completion: Completion, left: int) -> str | None:
+    def _finish(self, parent: State, completion: Completion, left: int) -> str | None:
         """Why the answer is complete with a step that need not be the last, or None.
 
         A backend that does not say which stop text ended the step is taken to mean the delimiter: if it
-        was the end of the answer, the next step comes back empty and ends it.
+        was the end of the answer, the next step comes back empty and ends it. A blank line that is known
+        to be one goes on, a second one after it ends the answer.
         """
         marked = self.answer_marker is not None and self.answer_marker in completion.text
         if completion.error is not None or completion.finish not in ("stop", "length"):
             return completion.finish
-        if marked or not completion.text.strip():
+        if marked:
             return "stop"
+        if not completion.text.strip():
+            known_blank = completion.stop_reason is not None and completion.stop_reason == _DELIMITERS.get(self.step)
+            return None if known_blank and parent.step is not None and str(parent.step).strip() else "stop"
         if completion.finish == "length":
             return "length" if completion.n_tokens >= left else None
         return None if completion.stop_reason in (None, _DELIMITERS.get(self.step)) else "stop"
