@@ -1,8 +1,9 @@
 """Text, built as a whole answer or step by step.
 
 A step ends after a delimiter, after so many tokens, or only with the answer. The delimiter stays in
-the text; an empty step ends the answer (but for a single blank line), and so does the last step allowed. A partial answer is
-continued verbatim (the model must offer `prefix`), never put through the chat template again.
+the text; an empty step ends the answer (but for a single blank line), and so does the last step
+allowed. A partial answer is continued verbatim (the model must offer `prefix`), never put through the
+chat template again.
 """
 
 from __future__ import annotations
