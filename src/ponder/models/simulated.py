@@ -5,7 +5,7 @@ problem's id. A draw is right with probability p, else one of `wrong_answers` wr
 likely as the one before. Right draws carry log-probabilities per token from Normal(-right_nats, 0.15),
 wrong ones from Normal(-wrong_nats, 0.15). Asked to judge (by a prompt that wants a line `Score: N`), it
 recognises a right answer with probability `judge_true_positive` and accepts a wrong one with
-probability `judge_false_positive`.
+probability `judge_false_positive`; asked whether it could do better if it started over, it says No as often.
 
 Time is simulated too: `seconds` follows from the number of tokens, so that ledgers of two runs are
 equal to the last digit. `latency_s` waits for real, for tests of scheduling.
@@ -171,6 +171,12 @@ class Simulated(Model):
         chat = not isinstance(request.prompt, str)
         asked = "" if isinstance(request.prompt, str) else str(request.prompt[-1].get("content", ""))
         reference = str(problem.reference) if problem is not None and problem.reference is not None else None
+        if "started over" in asked:
+            said = str(request.prompt[-2].get("content", "")) if not isinstance(request.prompt, str) else ""
+            shown = re.findall(r"[Aa]nswer is (.+?)\.?\s", said + "\n")
+            right = bool(shown) and shown[-1].strip() == reference
+            content = rng.random() < (self.judge_true_positive if right else self.judge_false_positive)
+            return ("No" if content else "Yes"), content
         if "Score: N" in asked:
             shown = re.findall(r"[Aa]nswer is (.+?)\.?\s", asked + "\n")
             right = bool(shown) and shown[-1].strip() == reference

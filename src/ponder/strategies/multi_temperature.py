@@ -22,7 +22,7 @@ from ponder.core.answers import group_answers
 from ponder.core.candidate import Candidate
 from ponder.core.context import Context
 from ponder.core.problem import Problem
-from ponder.core.registry import strategy
+from ponder.core.registry import SELECTORS, strategy
 from ponder.core.strategy import Result, Strategy
 from ponder.core.two_stage import TwoStageVote, two_stage_vote
 from ponder.core.verifier import Verifier
@@ -110,7 +110,7 @@ class MultiTemperature(Strategy):
         if self.verifier is not None and candidates:
             scores = await ctx.score(problem, candidates, self.verifier)
         by_score = scores is not None and not easy and not np.isnan(scores).all()
-        order = self._by_score(scores) if by_score and scores is not None else self._by_vote(candidates, vote, ctx)
+        best = int(np.nanargmax(scores)) if by_score and scores is not None else None
         details: dict[str, Any] = {
             "rounds": rounds,
             "stopped": "temperatures agree" if easy else None,
@@ -119,7 +119,9 @@ class MultiTemperature(Strategy):
             "difficulty": self._difficulty(candidates, scores, easy),
             "temperatures": self._report(candidates, vote, scores, ctx),
         }
-        return ctx.result(candidates, order, scores=scores, verifier=self.verifier, **details)
+        result = ctx.result(candidates, best, scores=scores, verifier=self.verifier, **details)
+        selector = SELECTORS.build("two_stage_vote(pooled=true)" if self.vote == "pooled" else "two_stage_vote")
+        return result if by_score else await ctx.select(result, selector)
 
     def agreed(self, vote: TwoStageVote) -> bool:
         """Whether every temperature agrees with itself and enough of them with each other.
@@ -131,19 +133,6 @@ class MultiTemperature(Strategy):
 
     def _vote(self, candidates: Sequence[Candidate], ctx: Context) -> TwoStageVote:
         return two_stage_vote(_groups(candidates, ctx), [c.meta.get("temperature") for c in candidates])
-
-    def _by_vote(self, candidates: Sequence[Candidate], vote: TwoStageVote, ctx: Context) -> list[int] | None:
-        groups = _groups(candidates, ctx)
-        if self.vote == "pooled" and vote.ranking:
-            best = max(vote.ranking, key=lambda g: (groups.count(g), -g))
-        elif vote.ranking:
-            best = vote.ranking[0]
-        else:
-            return None
-        return [groups.index(best)]
-
-    def _by_score(self, scores: Any) -> list[int]:
-        return [int(np.nanargmax(scores))]
 
     def _difficulty(self, candidates: Sequence[Candidate], scores: Any, easy: bool) -> str | None:
         """`easy`; with a verifier also `medium`, `hard`, `unsolved`; None if nobody can tell."""
