@@ -147,6 +147,19 @@ class Pool:
         """Largest number of groups in any problem, at least 1."""
         return max(int(self.groups.max(initial=-1)) + 1, 1)
 
+    def valid_samples(self, p: int = 0) -> list[Candidate]:
+        """The candidates of problem `p` that have an answer, in draw order.
+
+        Raises:
+            ParameterError: the pool was not built from candidates.
+        """
+        if self.samples is None:
+            raise ParameterError(
+                "pool", "samples", None, allowed="the candidates themselves, for a selector that reads texts",
+                hint="Build the pool with Pool.of(candidates) or Pool.many(problems)",
+            )  # fmt: skip
+        return [c for c, good in zip(self.samples[p], self.valid[p], strict=False) if good]
+
     @property
     def mean_logprob(self) -> Floats:
         """Log-probability per token in nats, NaN if unknown, shape (P, N)."""

@@ -1,0 +1,162 @@
+"""Universal self-consistency: a model reads all responses and says which agrees best with the majority.
+
+Paper    Chen et al. 2023, "Universal Self-Consistency for Large Language Model Generation".
+Equal    One call with all responses, numbered; the answer names one of them.
+Differs  The prompt is ours. An unreadable reply is asked for once more in another order; after that MBR with word F1
+         decides, and the selection says so. Responses that overflow the judge's context are chosen among in a
+         tournament of five at a time. Two responses or fewer need no call: the first wins.
+Needs    A judge (the generator itself will do).    Cost: 1 call, at most 2; about n/4 in a tournament.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ponder.core.candidate import Candidate
+from ponder.core.context import Context
+from ponder.core.model import Model
+from ponder.core.pool import Pool
+from ponder.core.problem import Problem
+from ponder.core.registry import selector
+from ponder.core.selector import Selection, Selector, abstained, check_k
+from ponder.selectors._judge import (
+    Pick,
+    ask,
+    fits,
+    judge_of,
+    most_typical,
+    numbered,
+    pick_one_after_another,
+    shortened,
+    trivial,
+)
+from ponder.verifiers.llm_judge import prompt_text
+
+_PROMPT = """Several responses to the same question follow.
+
+Question:
+{task}
+
+{candidates}
+
+Which one of these responses agrees best with what most of them say? Compare what they conclude, and do not judge
+which is right. Think briefly, then end with one line of the form
+Response N
+where N is a number from 1 to {n}."""
+
+_CHUNK = 5
+_RESPONSE = re.compile(r"\bresponse\W{0,4}(\d+)(?![\d]|[.,]\d)", re.IGNORECASE)
+_NUMBER = re.compile(r"(?<![\d.,\-])(\d+)(?![\d]|[.,]\d)")
+
+
+@selector("universal_self_consistency", aliases=("usc",), what="parallel", how="judge")
+@dataclass(frozen=True)
+class UniversalSelfConsistency(Selector):
+    """The response that a model finds most consistent with the others; for free-form outputs.
+
+    Args:
+        model: the judge; none asks the model that wrote the responses.
+        max_new_tokens: length limit of its reply.
+        temperature: of the judge.
+    """
+
+    model: Model | None = None
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+
+    def select(self, candidates: Sequence[Candidate], k: int = 1, *, same: Any = None) -> Selection:
+        """Only what needs no judge: no valid answer, or a single one.
+
+        Raises:
+            CapabilityError: there is something to choose; use it in a strategy, or `choose`.
+        """
+        return trivial(self, candidates, k, same)
+
+    async def choose(self, problem: Problem, candidates: Sequence[Candidate], ctx: Context, k: int = 1) -> Selection:
+        """Ask the judge; for k answers, once for each, without those chosen before."""
+        check_k(self, k)
+        pool = Pool.of(candidates, ctx.same)
+        if not pool.valid.any():
+            return abstained()
+        judge = judge_of(self, self.model, ctx)
+
+        async def pick(left: list[int], turn: int) -> Pick:
+            texts = [str(candidates[i].output) for i in left]
+            return await self._tournament(problem, texts, list(range(len(texts))), judge, ctx, turn)
+
+        return await pick_one_after_another(pool, k, pick)
+
+    async def _tournament(
+        self, problem: Problem, texts: Sequence[str], open_: list[int], judge: Model, ctx: Context, *path: object
+    ) -> Pick:
+        """The pick among `open_` positions; in chunks of five while all do not fit the judge's context."""
+        notes: list[str] = []
+        stage = 0
+        while len(open_) > _CHUNK and not fits(judge, self._prompt(problem, [texts[i] for i in open_]), self._room):
+            winners = []
+            for start in range(0, len(open_), _CHUNK):
+                chunk = open_[start : start + _CHUNK]
+                won = await self._pick(problem, texts, chunk, judge, ctx, *path, stage, start)
+                winners.append(won.index)
+                notes += [won.fallback] if won.fallback else []
+            open_, stage = winners, stage + 1
+        last = await self._pick(problem, texts, open_, judge, ctx, *path, stage)
+        notes += [last.fallback] if last.fallback else []
+        return Pick(last.index, "; ".join(dict.fromkeys(notes)) or None)
+
+    async def _pick(
+        self, problem: Problem, texts: Sequence[str], open_: Sequence[int], judge: Model, ctx: Context, *path: object
+    ) -> Pick:
+        if len(open_) <= 2 or len({texts[i] for i in open_}) == 1:
+            return Pick(open_[0])
+        reason: str | None = None
+        for attempt in range(2):
+            order = ctx.rng(self.name, "order", *path, attempt).permutation(len(open_)).tolist()
+            shown = shortened(
+                self, judge, [texts[open_[i]] for i in order], lambda t: self._prompt(problem, t), self._room
+            )
+            message = {"role": "user", "content": self._prompt(problem, shown)}
+            reply = await ask(
+                ctx, judge, [message], self.name, *path, attempt, max_new_tokens=self._room,
+                temperature=self.temperature,
+            )  # fmt: skip
+            if reply.text is None:
+                reason = reply.problem
+                break
+            choice = parse_response(reply.text, len(shown))
+            if choice is not None:
+                return Pick(open_[order[choice]])
+            reason = "unreadable_reply"
+        typical = most_typical([texts[i] for i in open_])
+        return Pick(open_[typical], f"{reason}: minimum_bayes_risk decides")
+
+    @property
+    def _room(self) -> int:
+        return self.max_new_tokens
+
+    def _prompt(self, problem: Problem, texts: Sequence[str]) -> str:
+        listing = numbered(texts, "Response")
+        return _PROMPT.format(task=prompt_text(problem), candidates=listing, n=len(texts))
+
+
+def parse_response(reply: str, n: int) -> int | None:
+    """The position (from 0) of the response that a reply names, None if it names none of 1 to n.
+
+    The last line that is a plain `Response N` counts, else the first `Response N` in range, else the first
+    number in range.
+
+    >>> parse_response("Most say 4. Response 2", 3), parse_response("3", 3), parse_response("Response 7", 3)
+    (1, 2, None)
+    """
+    for line in reversed(reply.splitlines()):
+        alone = re.fullmatch(r"\W*(?:answer\W+)?response\W{0,4}(\d+)\W*", line, re.IGNORECASE)
+        if alone and 1 <= int(alone.group(1)) <= n:
+            return int(alone.group(1)) - 1
+    named = _RESPONSE.findall(reply)
+    for found in named or _NUMBER.findall(reply):
+        if 1 <= int(found) <= n:
+            return int(found) - 1
+    return None
