@@ -33,7 +33,7 @@ def test_the_nested_model_of_a_judge_round_trips():
         ("best_of_n(n=8.5)", ParameterError, "an integer or none"),
         ("best_of_n(n=0)", ParameterError, "≥ 1"),
         ("best_of_n(n=true)", ParameterError, "an integer"),
-        ("best_of_n(verifier=exakt)", ParameterError, "a verifier"),
+        ("best_of_n(verifier=exakt)", UnknownNameError, "did you mean exact"),
         ("best_of_n(1, log_probability, 3)", SpecError, "at most 2"),
         ("best_of_n(1, n=1)", SpecError, "given twice"),
         ("best_of_n:x", SpecError, "takes no ':'"),

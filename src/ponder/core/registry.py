@@ -157,11 +157,16 @@ def _convert(entry: Entry, key: str, value: Value, hint: Any) -> Any:
         if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
         else (hint,)
     )
+    unknown: UnknownNameError | None = None
     for option in wanted:
         try:
             return _as_type(value, option)
-        except (TypeError, ValueError, UnknownNameError):
+        except UnknownNameError as error:
+            unknown = error
+        except (TypeError, ValueError):
             continue
+    if unknown is not None:
+        raise unknown
     allowed = " or ".join(_type_name(o) for o in wanted)
     given = str(value) if isinstance(value, Term) else value
     raise ParameterError(entry.name, key, given, allowed=allowed)
