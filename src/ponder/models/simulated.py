@@ -67,9 +67,7 @@ class Simulated(Model):
     ignore_n: bool = False
 
     name: ClassVar[str]
-    capabilities = Capabilities(
-        max_n=4096, logprobs=True, prompt_cache=True, seeds=True, context_tokens=8192
-    )
+    capabilities = Capabilities(max_n=4096, logprobs=True, prompt_cache=True, seeds=True, context_tokens=8192)
     shape = Shape(100_000_000, 24, 512)
 
     def __post_init__(self) -> None:
