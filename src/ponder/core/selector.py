@@ -203,7 +203,7 @@ def _first_best(weights: Floats, ranking: Ranking) -> Ints:
     if ranking.tiebreak is None and not ranking.tolerance:
         return np.asarray(weights.argmax(axis=1))
     top = weights.max(axis=1, keepdims=True)
-    slack = np.where(np.isfinite(top), ranking.tolerance * np.abs(top), 0.0)
+    slack = ranking.tolerance * np.abs(np.where(np.isfinite(top), top, 0.0))
     tied = weights >= top - slack
     if ranking.tiebreak is None:
         return np.asarray(tied.argmax(axis=1))
@@ -253,8 +253,8 @@ def selection(pool: Pool, ranking: Ranking, k: int) -> Selection:
     answers = [candidates[int(pool.earliest[0, g])].answer for g in chosen]
     tie = bool(following) and _equal(ranking, chosen[-1], following[0])
     finite = weights[np.isfinite(weights)]
-    total = float(finite.sum())
-    confidence = float(weights[chosen[0]]) / total if ranking.share and total > 0 and (finite >= 0).all() else None
+    total = float(finite.sum()) if ranking.share and (finite >= 0).all() else 0.0
+    confidence = float(weights[chosen[0]]) / total if total > 0 else None
     return Selection(answers, indices, tuple(rows), "ok", confidence, tie, fallback, excluded)
 
 

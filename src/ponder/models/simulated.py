@@ -3,9 +3,9 @@
 Each problem has a hidden chance p of being answered rightly, drawn once from Beta(alpha, beta) by the
 problem's id. A draw is right with probability p, else one of `wrong_answers` wrong ones, each half as
 likely as the one before. Right draws carry log-probabilities per token from Normal(-right_nats, 0.15),
-wrong ones from Normal(-wrong_nats, 0.15). Asked to judge (by a prompt that wants a line `Score: N`), it
-recognises a right answer with probability `judge_true_positive` and accepts a wrong one with
-probability `judge_false_positive`; asked whether it could do better if it started over, it says No as often.
+wrong ones from Normal(-wrong_nats, 0.15). Asked to judge (by a prompt that wants a line `Score: N` or
+`Verdict: Yes`), it recognises a right answer with probability `judge_true_positive` and accepts a wrong
+one with probability `judge_false_positive`; asked whether it could do better if it started over, it says No as often.
 
 Time is simulated too: `seconds` follows from the number of tokens, so that ledgers of two runs are
 equal to the last digit. `latency_s` waits for real, for tests of scheduling.
@@ -175,10 +175,12 @@ class Simulated(Model):
             right = bool(shown) and shown[-1].strip() == reference
             content = rng.random() < (self.judge_true_positive if right else self.judge_false_positive)
             return ("No" if content else "Yes"), content
-        if "Score: N" in asked:
+        if "Score: N" in asked or "Verdict: Yes" in asked:
             shown = re.findall(r"[Aa]nswer is (.+?)\.?\s", asked + "\n")
             right = bool(shown) and shown[-1].strip() == reference
             accepted = rng.random() < (self.judge_true_positive if right else self.judge_false_positive)
+            if "Verdict: Yes" in asked:
+                return f"Verdict: {'Yes' if accepted else 'No'}", accepted
             return f"Score: {9 if accepted else 2}", accepted
         key = problem.id if problem is not None else str(request.prompt)
         p = self.accuracy(key)

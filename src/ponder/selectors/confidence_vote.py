@@ -125,7 +125,8 @@ def percentile(values: Floats, known: Bools, q: float) -> Floats:
     below = np.take_along_axis(ordered, low[:, None], axis=1)
     above = np.take_along_axis(ordered, high[:, None], axis=1)
     share = (at - low)[:, None]
-    return np.where(share > 0, below + (above - below) * np.where(np.isfinite(above), share, 0.0), below)
+    gap = np.where(np.isfinite(above), above, 0.0) - np.where(np.isfinite(above), below, 0.0)
+    return below + gap * share
 
 
 def confidences(candidates: Sequence[Candidate], kind: Kind = "lowest", window: int | None = None) -> Floats:
