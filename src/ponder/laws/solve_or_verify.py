@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -317,6 +318,7 @@ def allocate(
     return law.split(budget)
 
 
+@lru_cache(maxsize=4096)
 def _binomial(n: int, p: float) -> Floats:
     return np.asarray([math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)])
 
