@@ -144,3 +144,17 @@ def test_two_stage_vote_agrees_with_a_plain_loop():
             votes[best] += inside[best] / inside.sum()
         winner = max(range(5), key=lambda g: (round(votes[g], 9), counts[g], -g))
         assert groups[p, chosen[p]] == winner
+
+
+@pytest.mark.parametrize("spread", [1, 1000])
+def test_distinct_marks_the_first_of_equal_texts_however_they_are_numbered(spread):
+    rng = np.random.default_rng(1)
+    texts = rng.integers(0, 6, (50, 12)) * spread
+    where = rng.random(texts.shape) < 0.7
+    pool = pool_of(np.zeros_like(texts), texts=texts)
+    for p in range(50):
+        seen, wanted = set(), []
+        for t, w in zip(texts[p], where[p], strict=True):
+            wanted.append(bool(w and t not in seen))
+            seen |= {t} if w else set()
+        assert pool.distinct(where)[p].tolist() == wanted

@@ -220,7 +220,8 @@ class Pool:
         problems, samples = self.shape
         width = self.n_groups + 1
         out = np.full(problems * width, samples, dtype=np.intp)
-        np.minimum.at(out, self._cells, np.broadcast_to(np.arange(samples), self.shape).ravel())
+        # Of repeated cells the last one written stays: here the earliest sample.
+        out[self._cells[::-1]] = np.broadcast_to(np.arange(samples)[::-1], self.shape).ravel()
         return out.reshape(problems, width)[:, 1:]
 
     def distinct(self, where: Bools | None = None) -> Bools:
@@ -229,14 +230,21 @@ class Pool:
         if self.texts is None:
             return among
         problems, samples = self.shape
-        width = int(self.texts.max(initial=0)) + 1
-        cells = (self.texts + (np.arange(problems) * width)[:, None])[among]
-        columns = np.broadcast_to(np.arange(samples), self.shape)[among]
-        seen = np.full(problems * width, samples, dtype=np.intp)
-        np.minimum.at(seen, cells, columns)
-        out = np.zeros(self.shape, dtype=bool)
-        out[among] = seen[cells] == columns
-        return out
+        texts = np.where(among, self.texts, -1)
+        width = int(texts.max(initial=0)) + 2
+        if width > 4 * samples + 2:
+            order = np.argsort(texts, axis=1, kind="stable")
+            ordered = np.take_along_axis(texts, order, axis=1)
+            new = np.ones(self.shape, dtype=bool)
+            new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+            out = np.empty(self.shape, dtype=bool)
+            np.put_along_axis(out, order, new, axis=1)
+            return out & among
+        cells = (texts + (np.arange(problems) * width + 1)[:, None]).ravel()
+        positions = np.arange(problems * samples)
+        seen = np.empty(problems * width, dtype=np.intp)
+        seen[cells[::-1]] = positions[::-1]  # of repeated cells the last one written, the earliest sample, stays
+        return np.asarray((seen[cells] == positions).reshape(self.shape) & among)
 
 
 def _number(value: Any) -> float:

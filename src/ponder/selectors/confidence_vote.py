@@ -126,7 +126,7 @@ def percentile(values: Floats, known: Bools, q: float) -> Floats:
     above = np.take_along_axis(ordered, high[:, None], axis=1)
     share = (at - low)[:, None]
     gap = np.where(np.isfinite(above), above, 0.0) - np.where(np.isfinite(above), below, 0.0)
-    return below + gap * share
+    return np.asarray(below + gap * share)
 
 
 def confidences(candidates: Sequence[Candidate], kind: Kind = "lowest", window: int | None = None) -> Floats:
