@@ -32,6 +32,9 @@ from ponder.selectors._confidence import token_confidence, trace_confidence, win
 SCORE = "deep_conf"
 """The name under which candidates carry their confidence as a score."""
 
+_ROUNDING = 1e-9
+"""Sums of confidences depend a little on the order of adding."""
+
 
 @strategy("deep_conf", aliases=("deepconf",), what="parallel", how="early stopping")
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class DeepConf(Strategy):
                 )
             return ctx.result(first)
         threshold = float(np.quantile(known, 1.0 - self.keep))
-        votes = [v >= threshold for v in lowest]
+        votes = [v >= threshold - _ROUNDING for v in lowest]
         candidates = list(first)
         stopped = None
         while len(candidates) < n and len(first) == min(self.warmup, n):
@@ -98,7 +101,7 @@ class DeepConf(Strategy):
             for candidate in drawn:
                 trace = _trace(candidate)
                 value = trace_confidence(np.asarray(trace), "lowest", window)
-                fell = candidate.finish == "stopped_early" or (len(trace) >= window and value < threshold)
+                fell = candidate.finish == "stopped_early" or (len(trace) >= window and value < threshold - _ROUNDING)
                 candidates.append(replace(candidate, answer=None, finish="stopped_early") if fell else candidate)
                 lowest.append(value)
                 votes.append(not fell and not math.isnan(value))
@@ -146,7 +149,7 @@ class _Watch:
             if len(trace) > self.window:
                 total -= trace[-self.window - 1]
             self.sums[chunk.index] = total
-            if len(trace) >= self.window and total / self.window < self.threshold - 1e-9:
+            if len(trace) >= self.window and total / self.window < self.threshold - _ROUNDING:
                 return True
         return False
 

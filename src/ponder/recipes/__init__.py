@@ -1,0 +1,1 @@
+"""Training procedures, and the data for them."""
