@@ -1,0 +1,173 @@
+"""`ponder bench`: measure strategies on a task."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ponder.ledger.spend import Spend
+    from ponder.studies.outcome import Outcome
+    from ponder.studies.results import Series, StudyResults
+
+
+@click.command("bench")
+@click.option("--model", "-m", help="llamacpp:smollm2-135m, openai:NAME@URL, sim:default, …")
+@click.option("--task", "-T", help="reasoning_gym:NAME(…), jsonl:PATH(grader=…), hf:NAME(…)")
+@click.option("--strategy", "-s", "strategies", multiple=True, help="May be given several times.")
+@click.option("--samples", help="Points of the curve: 1,2,4,8,16")
+@click.option("--limit", "-n", type=int, help="How many problems.")
+@click.option("--seed", type=int)
+@click.option("--out", "-o", type=click.Path(path_type=Path), help="Directory for store, results and report.")
+@click.option("--study", type=click.Path(path_type=Path), help="A study file (TOML); flags win over it.")
+@click.option("--temperature", "-t", type=float)
+@click.option("--top-p", type=float)
+@click.option("--max-new-tokens", type=int)
+@click.option("--concurrency", "-c", type=int, help="Problems under way at once.")
+@click.option("--budget", "-b", help="Hard limit for each problem: tokens=2000,calls=8,seconds=30,usd=0.05")
+@click.option("--study-budget", help="Hard limit over the whole study.")
+@click.option("--price", "prices", multiple=True, help="MODEL=PROMPT,CACHED,GENERATED dollars per million tokens.")
+@click.option("--no-check", is_flag=True, help="Do not probe the model first.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
+@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
+def command(
+    samples: str | None,
+    out: Path | None,
+    study: Path | None,
+    strategies: tuple[str, ...],
+    prices: tuple[str, ...],
+    temperature: float | None,
+    top_p: float | None,
+    max_new_tokens: int | None,
+    no_check: bool,
+    quiet: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Draw samples once, run every strategy on them, and write results, report and store to DIR."""
+    from ponder.ledger.prices import parse_price
+    from ponder.studies.runner import Silent, bench
+
+    if study is None and not (settings["model"] and settings["task"]):
+        raise click.UsageError("give --model and --task, or --study FILE")
+    sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    chosen = {k: v for k, v in sampling.items() if v is not None}
+    if study is not None and chosen:
+        from ponder.studies.plan import Study
+
+        chosen = {**Study.from_toml(study).sampling, **chosen}
+    progress: Any = Silent() if as_json or quiet or not sys.stderr.isatty() else Bars()
+    try:
+        with progress if isinstance(progress, Bars) else _nothing():
+            results = bench(
+                study,
+                out,
+                progress=progress,
+                check=not no_check,
+                strategies=list(strategies) or None,
+                samples=_numbers(samples) if samples else None,
+                sampling=chosen or None,
+                prices=dict(parse_price(p) for p in prices) or None,
+                **settings,
+            )
+    except KeyboardInterrupt:
+        click.echo("stopped; what is finished is kept: run the same command again to go on", err=True)
+        sys.exit(130)
+    report = _write_report(out) if out is not None else None
+    if as_json:
+        import json
+
+        click.echo(json.dumps(results.rows, indent=2))
+        return
+    _show(results, report)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--samples {text!r}: whole numbers separated by commas are expected: 1,2,4,8") from None
+
+
+def _write_report(folder: Path) -> Path | None:
+    """The report; its failure must not look like the study's."""
+    try:
+        from ponder.reports.html import write_report
+
+        return write_report(folder)
+    except Exception as error:  # results are safe on disk; say what went wrong and go on
+        click.echo(
+            f"the report could not be written ({type(error).__name__}: {error}); the results are complete", err=True
+        )
+        return None
+
+
+def _show(results: StudyResults, report: Path | None) -> None:
+    from rich.console import Console
+
+    from ponder.reports.table import results_table
+
+    console = Console(highlight=False)
+    console.print(results_table(results.rows))
+    for line in results.warnings:
+        console.print(f"[yellow]{line}[/yellow]", soft_wrap=True)
+    if report is not None:
+        console.print(f"report: {report}", soft_wrap=True)
+
+
+def _nothing() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+class Bars:
+    """A bar per row, with accuracy so far and tokens spent."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("accuracy {task.fields[accuracy]}"),
+            TextColumn("{task.fields[tokens]} tokens"),
+            TimeRemainingColumn(),
+            transient=True,
+        )
+        self._bars: dict[tuple[str, int], Any] = {}
+        self._problems = 0
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, rows: int, problems: int, most: Spend) -> None:
+        """Say what it can cost at most."""
+        self._problems = problems
+        cost = f", ${most.cost_usd:.2f}" if most.cost_usd else ""
+        self._progress.console.print(
+            f"{rows} rows × {problems} problems: at most {most.model_calls} draws, "
+            f"{most.tokens:,} tokens{cost} (judges not counted)",
+            style="dim",
+        )
+
+    def finished(self, series: Series, outcome: Outcome, replayed: bool) -> None:
+        """Move a row's bar."""
+        key = (series.strategy, series.budget)
+        if key not in self._bars:
+            name = f"{series.strategy} @{series.budget}"
+            self._bars[key] = self._progress.add_task(name, total=self._problems, accuracy="", tokens=0)
+        done = list(series.outcomes.values())
+        accuracy = sum(o.correct for o in done) / len(done)
+        tokens = sum(s.get("generated_tokens", 0) for o in done for s in o.spend.values())
+        bar = self._progress.tasks[self._bars[key]]
+        completed = min(bar.completed + 1, self._problems)
+        self._progress.update(self._bars[key], completed=completed, accuracy=f"{accuracy:.2f}", tokens=int(tokens))

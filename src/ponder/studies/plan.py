@@ -1,0 +1,162 @@
+"""What a study is: read from flags or a TOML file, checked before anything is spent, written back."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ponder.core.model import Sampling
+from ponder.core.strategy import Strategy, parse_strategy
+from ponder.errors import ParameterError, StudyError
+from ponder.ledger.budget import Budget
+from ponder.ledger.prices import Price, Prices
+
+DEFAULT_SAMPLES = (1, 2, 4, 8, 16)
+_SAMPLING = tuple(f.name for f in fields(Sampling) if f.name != "extra")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Strategies on a task with a model.
+
+    Args:
+        model: text form of the model.
+        task: text form of the task.
+        strategies: text forms; one without its own number of samples gets a row for each of `samples`.
+        samples: the points of the curve, as numbers of samples.
+        limit: how many problems; None takes what the task gives.
+        seed: fixes problems, examples and every draw.
+        sampling: settings over the task's own (`temperature`, `max_new_tokens`, …).
+        budget: hard limit for each problem and row, such as `tokens=2000`.
+        study_budget: hard limit over the whole study.
+        concurrency: problems under way at once.
+        prices: dollars per million prompt, cached and generated tokens, by model text.
+    """
+
+    model: str
+    task: str
+    strategies: tuple[str, ...]
+    samples: tuple[int, ...] = DEFAULT_SAMPLES
+    limit: int | None = None
+    seed: int = 0
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    budget: str = ""
+    study_budget: str = ""
+    concurrency: int = 8
+    prices: Mapping[str, Price] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.strategies:
+            raise StudyError(
+                "a study needs at least one strategy, for example --strategy 'repeated_sampling | majority'"
+            )
+        if not self.samples or min(self.samples) < 1 or any(not isinstance(k, int) for k in self.samples):
+            raise ParameterError("study", "samples", self.samples, allowed="a list of integers ≥ 1")
+        if self.limit is not None and self.limit < 1:
+            raise ParameterError("study", "limit", self.limit, allowed="an integer ≥ 1, or none for all problems")
+        if self.concurrency < 1:
+            raise ParameterError("study", "concurrency", self.concurrency, allowed="an integer ≥ 1")
+        for name in self.sampling:
+            if name not in _SAMPLING:
+                raise StudyError(_unknown("sampling setting", name, _SAMPLING))
+        Sampling(**dict(self.sampling))
+        Budget.parse(self.budget), Budget.parse(self.study_budget), self.parsed
+
+    @property
+    def parsed(self) -> tuple[Strategy, ...]:
+        """The strategies as objects, duplicates left out."""
+        return tuple(dict.fromkeys(parse_strategy(text) for text in self.strategies))
+
+    def rows(self) -> list[tuple[Strategy, int]]:
+        """Every strategy, complete with its number of samples, and that number: the rows of the results."""
+        out: list[tuple[Strategy, int]] = []
+        for strategy in self.parsed:
+            points = sorted(set(self.samples)) if strategy.takes_samples else [_own_samples(strategy)]
+            out += [(strategy, k) for k in points]
+        return out
+
+    @property
+    def price_table(self) -> Prices:
+        """Prices by model text."""
+        return Prices(dict(self.prices))
+
+    def to_toml(self) -> str:
+        """The study as the text that `from_toml` reads."""
+        lines = ["# A ponder study. Run it again with: ponder bench --study THIS_FILE --out DIR", ""]
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name in ("sampling", "prices") or value is None or value == "":
+                continue
+            lines.append(f"{f.name} = {_toml(value)}")
+        for name in ("sampling", "prices"):
+            table = getattr(self, name)
+            if table:
+                lines += ["", f"[{name}]", *(f"{_toml(k)} = {_toml(v)}" for k, v in table.items())]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_toml(cls, path: Path, **overrides: Any) -> Study:
+        """Read a study file; `overrides` that are not None win.
+
+        Raises:
+            StudyError: no such file, not TOML, or a key that a study does not have.
+        """
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise StudyError(f"the study file {path} cannot be read: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise StudyError(f"{path} is not TOML: {error}") from None
+        return cls.of(data, where=str(path), **overrides)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], *, where: str = "study", **overrides: Any) -> Study:
+        """A study from plain data."""
+        known = [f.name for f in fields(cls)]
+        merged = {**data, **{k: v for k, v in overrides.items() if v is not None}}
+        for key in merged:
+            if key not in known:
+                raise StudyError(f"{where}: {_unknown('key', key, known)}")
+        for key in ("model", "task", "strategies"):
+            if not merged.get(key):
+                raise StudyError(f"{where}: {key} is missing; a study needs model, task and strategies")
+        for key in ("strategies", "samples"):
+            if key in merged:
+                value = merged[key]
+                merged[key] = (value,) if isinstance(value, (str, int)) else tuple(value)
+        if "stop" in merged.get("sampling", {}):
+            stop = merged["sampling"]["stop"]
+            merged["sampling"] = {**merged["sampling"], "stop": (stop,) if isinstance(stop, str) else tuple(stop)}
+        if "prices" in merged:
+            merged["prices"] = {k: tuple(float(x) for x in v) for k, v in merged["prices"].items()}
+        try:
+            return cls(**merged)
+        except TypeError as error:
+            raise StudyError(f"{where}: {error}") from None
+
+
+def _own_samples(strategy: Strategy) -> int:
+    """The number of samples that a strategy fixes by itself; 1 if it has no such number."""
+    inner = getattr(strategy, "strategy", strategy)
+    return int(getattr(inner, "n", None) or 1)
+
+
+def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"unknown {kind} {name!r}" + (f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}")
+
+
+def _toml(value: Any) -> str:
+    import json
+
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_toml(v) for v in value)}]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)

@@ -1,0 +1,269 @@
+"""The store of a study: every finished model call and every finished row, in one SQLite file.
+
+Writes of all problems are gathered by one thread and committed together; `put` returns once its
+items would survive the process being killed. Reading is by content key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import math
+import os
+import sqlite3
+import threading
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ponder.core.model import Completion
+from ponder.errors import StoreBusyError, StoreError, StoreMismatchError
+
+SCHEMA = 1
+"""Version of the file's layout; another one is refused."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS draws (key BLOB PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS outcomes (
+    strategy TEXT, budget INTEGER, problem TEXT, data BLOB NOT NULL, PRIMARY KEY (strategy, budget, problem)
+) WITHOUT ROWID;
+"""
+
+_Job = tuple[str, Sequence[tuple[Any, ...]], asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+
+
+class Store:
+    """A study's store; use it as a context manager.
+
+    Args:
+        folder: the study's directory, made if it is missing.
+        identity: what must be the same for the store to be used again (model, task, seed, …).
+
+    Raises:
+        StoreBusyError: another run holds it.
+        StoreMismatchError: it belongs to another study, or another version wrote it.
+        StoreError: it cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
+        self.folder, self.path = folder, folder / "store.sqlite"
+        self._lock_file: Any = None
+        self._jobs: list[_Job] = []
+        self._wake = threading.Condition()
+        self._closing = False
+        self._writer: threading.Thread | None = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock()
+            self._write_db = self._connect()
+            self._prepare(identity)
+            self._read_db = self._connect()
+        except (OSError, sqlite3.Error) as error:
+            self._unlock()
+            raise _store_error(self.path, error) from error
+        except StoreError:
+            self._unlock()
+            raise
+        self._writer = threading.Thread(target=self._write_loop, name="ponder-store", daemon=True)
+        self._writer.start()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what is left and let go of the file. Safe to call twice."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+            self._read_db.close()
+            self._write_db.close()
+        self._unlock()
+
+    # ------------------------------------------------------------------ draws
+
+    def get(self, key: bytes) -> Completion | None:
+        """The stored completion of a content key, or None."""
+        row = self._read_db.execute("SELECT data FROM draws WHERE key = ?", (key,)).fetchone()
+        return None if row is None else decode(row[0])
+
+    async def put(self, items: Sequence[tuple[bytes, Completion]]) -> None:
+        """Store completions; returns after the commit.
+
+        Raises:
+            StoreError: the disk is full or the file is gone; what was stored before is kept.
+        """
+        rows = [(key, encode(completion)) for key, completion in items]
+        await self._submit("INSERT OR IGNORE INTO draws VALUES (?, ?)", rows)
+
+    def count(self) -> int:
+        """How many completions are stored."""
+        return int(self._read_db.execute("SELECT COUNT(*) FROM draws").fetchone()[0])
+
+    # ------------------------------------------------------------------ outcomes
+
+    async def put_outcome(self, strategy: str, budget: int, problem: str, outcome: Mapping[str, Any]) -> None:
+        """Store what became of one problem in one row of the results."""
+        row = (strategy, budget, problem, orjson.dumps(outcome))
+        await self._submit("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?)", [row])
+
+    def outcomes(self, strategy: str, budget: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Problem ids with their stored outcomes."""
+        query = "SELECT problem, data FROM outcomes WHERE strategy = ? AND budget = ?"
+        for problem, data in self._read_db.execute(query, (strategy, budget)):
+            yield problem, orjson.loads(data)
+
+    # ------------------------------------------------------------------ writing
+
+    async def _submit(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        with self._wake:
+            if self._closing:
+                raise StoreError(f"{self.path} is closed")
+            self._jobs.append((statement, rows, loop, done))
+            self._wake.notify()
+        await done
+
+    def _write_loop(self) -> None:
+        while True:
+            with self._wake:
+                while not self._jobs and not self._closing:
+                    self._wake.wait()
+                jobs, self._jobs = self._jobs, []
+                if not jobs:
+                    return
+            failure: StoreError | None = None
+            try:
+                with self._write_db:
+                    for statement, rows, _, _ in jobs:
+                        self._write_db.executemany(statement, rows)
+            except sqlite3.Error as error:
+                failure = _store_error(self.path, error)
+            for _, _, loop, done in jobs:
+                with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
+                    loop.call_soon_threadsafe(_settle, done, failure)
+
+    # ------------------------------------------------------------------ opening
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=10, check_same_thread=False)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        return db
+
+    def _prepare(self, identity: Mapping[str, str]) -> None:
+        version = self._write_db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, SCHEMA):
+            raise StoreMismatchError(
+                f"{self.path} has layout {version}, this ponder reads layout {SCHEMA}; "
+                "use the version that wrote it, or another --out"
+            )
+        with self._write_db:
+            self._write_db.executescript(_TABLES)
+            self._write_db.execute(f"PRAGMA user_version = {SCHEMA}")
+            known = dict(self._write_db.execute("SELECT key, value FROM meta"))
+            differing = [k for k in identity if k in known and known[k] != identity[k]]
+            if differing:
+                told = "; ".join(f"{k} is {known[k]!r} there and {identity[k]!r} here" for k in differing)
+                raise StoreMismatchError(f"{self.folder} holds another study: {told}. Use another --out.")
+            self._write_db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", identity.items())
+
+    def _lock(self) -> None:
+        self._lock_file = (self.folder / "store.lock").open("a+")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock_file.seek(0)
+            holder = self._lock_file.read().strip() or "unknown"
+            self._lock_file.close()
+            self._lock_file = None
+            raise StoreBusyError(
+                f"{self.folder} is in use by another run (process {holder}); wait for it, or use another --out"
+            ) from None
+        self._lock_file.truncate(0)
+        self._lock_file.write(str(os.getpid()))
+        self._lock_file.flush()
+
+    def _unlock(self) -> None:
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
+
+
+def read_identity(folder: Path) -> dict[str, str]:
+    """What a study's store says it belongs to.
+
+    Raises:
+        StoreError: there is no store, or it cannot be read.
+    """
+    path = folder / "store.sqlite"
+    if not path.exists():
+        raise StoreError(f"{folder} holds no study (no store.sqlite); give a directory that ponder bench wrote")
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            return dict(db.execute("SELECT key, value FROM meta"))
+    except sqlite3.Error as error:
+        raise _store_error(path, error) from error
+
+
+def encode(completion: Completion) -> bytes:
+    """A completion as bytes: a JSON head, then the token log-probabilities as 64-bit floats."""
+    c = completion
+    head = orjson.dumps(
+        [
+            c.text, c.n_tokens, c.finish, c.stop_reason, _number(c.logprob), c.prompt_tokens, c.cached_tokens,
+            c.requests, c.seconds, c.tokens, c.top_logprobs, c.token_logprobs is not None,
+        ]
+    )  # fmt: skip
+    return head + b"\n" + array("d", c.token_logprobs).tobytes() if c.token_logprobs else head
+
+
+def decode(data: bytes) -> Completion:
+    """The completion that `encode` wrote, equal in every field."""
+    head, sign, tail = data.partition(b"\n")
+    text, n, finish, reason, logprob, prompt, cached, requests, seconds, tokens, tops, has_tokens = orjson.loads(head)
+    floats = None
+    if has_tokens:
+        floats = array("d")
+        floats.frombytes(tail if sign else b"")
+    return Completion(
+        text, n, finish, reason, float(logprob) if isinstance(logprob, str) else logprob, prompt, cached, requests,
+        seconds, None if tokens is None else tuple(tokens), None if floats is None else tuple(floats),
+        None if tops is None else tuple(tops),
+    )  # fmt: skip
+
+
+def _number(value: float | None) -> float | str | None:
+    """JSON has no NaN and no infinity; they are kept as text."""
+    return value if value is None or math.isfinite(value) else repr(value)
+
+
+def _settle(done: asyncio.Future[None], failure: StoreError | None) -> None:
+    if done.done():
+        return
+    if failure is None:
+        done.set_result(None)
+    else:
+        done.set_exception(failure)
+
+
+def _store_error(path: Path, error: Exception) -> StoreError:
+    said = str(getattr(error, "strerror", None) or error)
+    if "full" in said.lower() or "no space" in said.lower():
+        hint = "free some space and run the same command again: what is finished is kept"
+    elif "malformed" in said.lower() or "not a database" in said.lower():
+        hint = "the file is damaged; use another --out, or delete it to start over"
+    else:
+        hint = "check that the directory can be written; what is finished is kept"
+    return StoreError(f"{path}: {said}; {hint}")
