@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ponder.core.cache import Cache, NoCache, content_keys
 from ponder.core.candidate import Candidate, Failure
+from ponder.core.merge import batches, one_by_one
 from ponder.core.model import Completion, Model, Request, Sampling, Watcher
 from ponder.core.problem import Problem, Prompt, Task
 from ponder.core.process import Process
@@ -501,12 +502,22 @@ class Context:
         try:
             deadline = self.meter.seconds_left
             async with asyncio.timeout(None if deadline == math.inf else max(deadline, 0)):
-                async with aclosing(scheduler.sample(fresh)) as completions:
-                    async for i, completion in completions:
-                        landed.add(missing[i])
-                        if completion.error is None and completion.finish != "stopped_early":  # not what it would be
-                            await cache.put([(keys[missing[i]], completion)])
-                        yield missing[i], completion
+                together = not fresh.stream and fresh.watch is None and fresh.n > 1
+                arriving = scheduler.sample(fresh)
+                async with aclosing(batches(arriving) if together else one_by_one(arriving)) as arrivals:
+                    async for batch in arrivals:
+                        # All choices of one response are stored at once: what is left after a kill is whole calls.
+                        batch.sort(key=lambda item: item[0])
+                        finished = [(keys[missing[i]], c) for i, c in batch if _is_final(c)]
+                        if finished:
+                            await cache.put(finished)
+                        for at, (i, completion) in enumerate(batch):
+                            landed.add(missing[i])
+                            try:
+                                yield missing[i], completion
+                            except GeneratorExit:  # paid for, and no longer wanted
+                                lost += [(missing[j], c) for j, c in batch[at + 1 :]]
+                                raise
         except TimeoutError:
             if self.meter.seconds_left > 0:
                 raise
@@ -633,6 +644,11 @@ def _estimated(scheduler: Scheduler, elapsed: float, request: Request) -> Comple
     """A cancelled draw of which nothing is known: elapsed time by the rate seen so far."""
     guess = int(elapsed * (scheduler.tokens_per_second or 0.0))
     return Completion("", min(guess, request.sampling.max_new_tokens), "cancelled", seconds=elapsed)
+
+
+def _is_final(completion: Completion) -> bool:
+    """Whether drawing it again would give the same: no failure, and not ended by whoever watched it."""
+    return completion.error is None and completion.finish != "stopped_early"
 
 
 def _is_configuration(error: BaseException) -> bool:

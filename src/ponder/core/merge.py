@@ -51,6 +51,50 @@ async def merge(sources: Sequence[AsyncIterator[T]]) -> AsyncGenerator[T, None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def batches(source: AsyncIterator[T]) -> AsyncGenerator[list[T], None]:
+    """Items of a source, those that come together (without a wait in between) as one list.
+
+    Closing it, or an error in the source, closes the source; items that came before an error are passed on.
+    """
+    gathered: list[T] = []
+    woken = asyncio.Event()
+
+    async def pump() -> None:
+        try:
+            async for item in source:
+                gathered.append(item)
+                woken.set()
+        finally:
+            await _close(source)
+
+    task = asyncio.create_task(pump())
+    task.add_done_callback(lambda _: woken.set())
+    try:
+        while True:
+            await woken.wait()
+            woken.clear()
+            if gathered:
+                batch = gathered[:]
+                gathered.clear()
+                yield batch
+            if task.done() and not gathered:
+                task.result()
+                return
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def one_by_one(source: AsyncIterator[T]) -> AsyncGenerator[list[T], None]:
+    """Each item as a list of its own. Closing it closes the source."""
+    try:
+        async for item in source:
+            yield [item]
+    finally:
+        await _close(source)
+
+
 async def _close(source: AsyncIterator[T]) -> None:
     close = getattr(source, "aclose", None)
     if close is not None:
