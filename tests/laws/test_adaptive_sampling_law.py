@@ -31,6 +31,20 @@ def test_one_point_two_samples_keep_a_sixth_of_the_gain_when_prompts_are_alike()
     assert law.gain_share(threshold) == pytest.approx(0.17, abs=0.005)
 
 
+def test_three_quarters_of_the_gain_need_one_point_two_samples_where_difficulties_differ():
+    # Success rates with pass@1 = 0.84 and pass@16 = 0.91, the paper's GSM8K figures.
+    rates = np.random.default_rng(0).beta(0.18292, 0.034842, 400_000)
+    assert rates.mean() == pytest.approx(0.84, abs=0.002)
+    assert (1 - (1 - rates) ** 16).mean() == pytest.approx(0.91, abs=0.002)
+    outcome = law.binary_adaptive(rates, 0.9)
+    assert outcome.samples <= 1.2 and outcome.gain_share >= 0.74
+
+
+def test_alike_prompts_are_sampled_until_right_or_not_at_all():
+    assert law.binary_adaptive([0.5], 0.9, 2) == pytest.approx((1.5, 0.75, 1.0))
+    assert law.binary_adaptive([0.5], 0.4, 2) == pytest.approx((1.0, 0.5, 0.0))
+
+
 def test_a_threshold_is_calibrated_on_held_out_scores():
     rng = np.random.default_rng(0)
     threshold = law.calibrated_threshold(rng.random((2000, 16)).tolist(), 2.0)

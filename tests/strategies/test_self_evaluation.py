@@ -91,6 +91,46 @@ def test_samples_and_quality_match_the_closed_forms_within_three_standard_errors
     assert abs(quality.mean() - law.expected_quality(threshold)) < 3 * quality.std() / np.sqrt(len(drawn))
 
 
+class Rates(Process):
+    """Right (1) with the problem's own rate, else wrong (0)."""
+
+    name = "rates"
+
+    async def extend(self, states, slots, ctx):
+        for state, wanted in zip(states, slots, strict=True):
+            for slot in wanted:
+                await ctx.evaluate(1, lambda m: None)
+                right = float(ctx.rng(*state.path, slot).random() < rate_of(state.problem))
+                yield state.child(slot, "", payload=right, n_tokens=1, finish="stop")
+
+    def output(self, state):
+        return state.payload
+
+
+@dataclass(frozen=True)
+class Informed(Verifier):
+    """1 for a right answer, 1 - p for a wrong one: the chance that a fresh draw is not better."""
+
+    name = "informed"
+
+    async def score(self, problem, items, ctx):
+        return [1.0 if item.output else 1.0 - rate_of(problem) for item in items]
+
+
+def rate_of(problem):
+    return float(np.random.default_rng(int(problem.id[1:])).beta(0.18292, 0.034842))
+
+
+def test_three_quarters_of_the_gain_at_one_point_two_samples_where_difficulties_differ():
+    count = 500
+    results = [r for r, _ in many(SelfEvaluation(16, 0.9, batch=1, verifier=Informed()), count, Rates())]
+    theory = law.binary_adaptive([rate_of(Problem(f"p{i}", "x")) for i in range(count)], 0.9)
+    drawn = np.array([len(r.candidates) for r in results])
+    right = np.array([r.output for r in results])
+    assert abs(drawn.mean() - theory.samples) < 3 * drawn.std() / np.sqrt(count)
+    assert abs(right.mean() - theory.accuracy) < 3 * right.std() / np.sqrt(count)
+
+
 def test_noise_in_the_score_costs_quality():
     qualities = [
         np.mean([r.output for r, _ in many(SelfEvaluation(16, 0.9, batch=1, verifier=Calibrated(s)), 150)])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +78,36 @@ def best_of_n_quality(n: int) -> float:
 def gain_share(threshold: float, n: int = 16) -> float:
     """Share of the gain of best-of-`n` over one draw that adaptive sampling with the same limit keeps."""
     return expected_quality(threshold, n) / best_of_n_quality(n)
+
+
+class BinaryOutcome(NamedTuple):
+    """Attributes: mean samples of adaptive sampling, its accuracy, and the share of best-of-n's gain it keeps."""
+
+    samples: float
+    accuracy: float
+    gain_share: float
+
+
+def binary_adaptive(rates: Sequence[float] | npt.NDArray[np.float64], threshold: float, n: int = 16) -> BinaryOutcome:
+    """Adaptive sampling of right-or-wrong answers with a calibrated score, exactly.
+
+    The score of a right answer is 1, that of a wrong one 1 - p, the chance that a fresh draw is not better on a
+    prompt with success rate p. So prompts on which more draws are hopeless are left at once, which prompts of
+    equal difficulty do not allow.
+
+    Args:
+        rates: success rates of the prompts.
+        threshold: τ; drawing goes on after a wrong answer where p > 1 - τ.
+        n: draws at most.
+    """
+    _check(threshold, n)
+    p = np.clip(np.asarray(rates, dtype=float), 1e-12, 1.0)
+    solved = 1.0 - (1.0 - p) ** n
+    goes_on = 1.0 - p < threshold
+    accuracy = float(np.where(goes_on, solved, p).mean())
+    samples = float(np.where(goes_on, solved / p, 1.0).mean())
+    gain = float(solved.mean() - p.mean())
+    return BinaryOutcome(samples, accuracy, (accuracy - float(p.mean())) / gain if gain > 0 else math.nan)
 
 
 def threshold_for(samples: float, n: int | None = None) -> float:
