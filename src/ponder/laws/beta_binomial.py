@@ -1,0 +1,246 @@
+"""The beta-binomial law of coverage: each problem has its own chance p of a right draw, and p ~ Beta(α, β).
+
+Paper    Schaeffer et al. 2025, "How Do Large Language Monkeys Get Their Power (Laws)?", §4.
+Equal    c(k) = 1 - B(α, β + k) / B(α, β), α and β by maximum likelihood from the counts of right draws.
+Differs  The likelihood is summed as ln(α + i) terms over the counts, so no special function and no scipy is
+         needed, and Newton's method is exact. Intervals are a bootstrap over problems.
+Needs    Counts of right draws per problem.    Cost: milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ponder.core.law import Law, like
+from ponder.errors import LawFitError, ParameterError
+from ponder.laws.intervals import RESAMPLES, percentiles, resampling_weights
+from ponder.laws.pass_at_k import pass_at_k
+
+Floats = NDArray[np.float64]
+
+_BOUNDS = (-12.0, 12.0)
+
+
+@dataclass(frozen=True)
+class BetaBinomialLaw(Law):
+    """A fitted distribution of problem difficulties, and the coverage that follows from it.
+
+    Build it with `BetaBinomialLaw.fit`, or from a known α and β.
+
+    Attributes:
+        alpha: first parameter of the Beta distribution, above 0. For large k the failures fall as k^-α.
+        beta: second one, above 0.
+        n_problems: problems behind the fit; 0 if α and β were given.
+        k_max: most draws of a problem in the fit.
+    """
+
+    alpha: float
+    beta: float
+    n_problems: int = 0
+    k_max: float = math.inf
+    draws: Floats | None = field(default=None, repr=False, compare=False)
+
+    formula = "c(k) = 1 - B(α, β + k) / B(α, β)"
+
+    def __post_init__(self) -> None:
+        for name, value in (("alpha", self.alpha), ("beta", self.beta)):
+            if not (math.isfinite(value) and value > 0):
+                raise ParameterError(self, name, value, allowed="finite and above 0")
+
+    @classmethod
+    def fit(cls, n: ArrayLike, c: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> BetaBinomialLaw:
+        """Fit α and β to counts of right draws by maximum likelihood.
+
+        Args:
+            n: draws per problem, one number or shape (problems,).
+            c: right draws per problem, shape (problems,).
+            resamples: bootstrap samples over problems; 0 for none.
+            seed: of the bootstrap.
+
+        Raises:
+            ParameterError: counts that cannot be.
+            LawFitError: fewer than 2 problems, only one draw a problem, or no draw right, or all right.
+
+        Warns:
+            UserWarning: problems do not differ more than chance, so α + β runs to the edge of what is tried.
+        """
+        right = np.atleast_1d(np.asarray(c))
+        samples = np.broadcast_to(np.asarray(n), right.shape)
+        if right.size < 2:
+            raise LawFitError(f"BetaBinomialLaw needs the counts of 2 problems or more; there are {right.size}")
+        pass_at_k(samples, right, 1)  # refuses counts that cannot be
+        right, samples = right.astype(np.int64), samples.astype(np.int64)
+        if samples.max() < 2:
+            raise LawFitError("BetaBinomialLaw needs 2 draws a problem or more: one draw says nothing about spread")
+        if right.sum() in (0, samples.sum()):
+            which = "no draw is" if right.sum() == 0 else "every draw is"
+            raise LawFitError(f"{which} right, which fits any difficulty. Draw more, or take other problems")
+        groups, member = np.unique(np.stack([samples, right]), axis=1, return_inverse=True)
+        one_hot = np.zeros((groups.shape[1], right.size))
+        one_hot[np.ravel(member), np.arange(right.size)] = 1.0
+        theta = _maximum_likelihood(groups, one_hot.sum(axis=1)[None, :])
+        if theta[0].max() >= _BOUNDS[1] - 1e-6:
+            warnings.warn(
+                "the problems differ no more than chance would make them: every problem seems equally hard, and "
+                "alpha and beta are only known up to their ratio",
+                stacklevel=2,
+            )
+        draws = None
+        if resamples:
+            weights = resampling_weights(right.size, resamples=resamples, seed=seed) @ one_hot.T
+            hits = weights @ groups[1]
+            # A resample with no right draw (or none wrong) has no finite fit: it is left out, as rare as it is.
+            weights = weights[(hits > 0) & (hits < weights @ groups[0])]
+            draws = np.exp(_maximum_likelihood(groups, weights, tolerance=1e-4))
+        alpha, beta = np.exp(theta[0])
+        return cls(float(alpha), float(beta), right.size, float(samples.max()), draws)
+
+    @property
+    def parameters(self) -> Mapping[str, float]:
+        """`alpha` and `beta`."""
+        return {"alpha": self.alpha, "beta": self.beta}
+
+    def predict(self, k: ArrayLike) -> Any:
+        """Coverage at k draws; a float for a number, an array for an array.
+
+        Raises:
+            ParameterError: k < 0.
+        """
+        return like(k, -np.expm1(_log_failure(self.alpha, self.beta, _sizes(k))))
+
+    def predict_interval(self, k: ArrayLike, level: float = 0.95) -> tuple[Any, Any]:
+        """Bootstrap interval (over problems) of the coverage at k draws.
+
+        Raises:
+            LawFitError: α and β were given, not fitted, or fitted with `resamples=0`.
+        """
+        draws, sizes = self._draws(), _sizes(k)
+        curves = np.stack([-np.expm1(_log_failure(a, b, sizes)) for a, b in draws])
+        ends = [percentiles(column, level) for column in curves.reshape(len(curves), -1).T]
+        low, high = (np.array(side).reshape(np.shape(k)) for side in zip(*ends, strict=True))
+        return like(k, low), like(k, high)
+
+    def parameter_interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
+        """Bootstrap interval of `alpha` or `beta`."""
+        if name not in ("alpha", "beta"):
+            raise ParameterError(self, "name", name, allowed="'alpha' or 'beta'")
+        return percentiles(self._draws()[:, ("alpha", "beta").index(name)], level)
+
+    def inverse(self, quality: float) -> float:
+        """Draws that reach a coverage, by bisection; infinite for 1.
+
+        Raises:
+            ParameterError: quality below 0 or above 1.
+        """
+        if not 0 <= quality <= 1:
+            raise ParameterError(self, "quality", quality, allowed="between 0 and 1")
+        if quality == 1:
+            return math.inf
+        goal, low, high = math.log1p(-quality), 0.0, 1.0
+        while float(_log_failure(self.alpha, self.beta, np.array(high))) > goal:
+            low, high = high, high * 2
+            if high > 1e300:
+                return math.inf
+        for _ in range(200):
+            middle = (low + high) / 2
+            if float(_log_failure(self.alpha, self.beta, np.array(middle))) > goal:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    @property
+    def power(self) -> float:
+        """The exponent b that -ln c(k) tends to for large k: -α."""
+        return -self.alpha
+
+    @property
+    def scale(self) -> float:
+        """The factor of that power law, Γ(α + β) / Γ(β): -ln c(k) ≈ scale · k^power."""
+        return math.exp(math.lgamma(self.alpha + self.beta) - math.lgamma(self.beta))
+
+    def _draws(self) -> Floats:
+        if self.draws is None or not len(self.draws):
+            raise LawFitError("this law carries no bootstrap. Fit it with BetaBinomialLaw.fit(n, c, resamples=1000)")
+        return self.draws
+
+
+def _sizes(k: ArrayLike) -> Floats:
+    sizes = np.asarray(k, dtype=np.float64)
+    if np.any(~(sizes >= 0)):
+        raise ParameterError("BetaBinomialLaw", "k", k, allowed="0 or above")
+    return sizes
+
+
+def _log_failure(alpha: float, beta: float, k: Floats) -> Floats:
+    """Logarithm of B(α, β + k) / B(α, β) = ln Γ(β + k) / Γ(α + β + k) + ln Γ(α + β) / Γ(β)."""
+    constant = _gamma_ratio(alpha, beta)
+    flat = [_gamma_ratio(alpha, beta + x) for x in np.ravel(k)]
+    return np.asarray(constant - np.array(flat)).reshape(k.shape)
+
+
+def _gamma_ratio(alpha: float, x: float) -> float:
+    """Logarithm of Γ(x + α) / Γ(x); for huge x by (x + (α - 1) / 2)^α (Tricomi & Erdélyi 1951)."""
+    if x > 1e6 and x > 1e3 * alpha:
+        return alpha * math.log(x + (alpha - 1) / 2)
+    return math.lgamma(x + alpha) - math.lgamma(x)
+
+
+def _maximum_likelihood(groups: NDArray[np.int64], weights: Floats, tolerance: float = 1e-9) -> Floats:
+    """Newton's method in (ln α, ln β), for many weightings of the same (n, c) groups at once.
+
+    ln L = Σ_{i<c} ln(α + i) + Σ_{i<n-c} ln(β + i) - Σ_{i<n} ln(α + β + i), summed over problems; how many
+    problems have c > i (and so on) is all that is needed.
+    """
+    n, c = groups
+    i = np.arange(int(n.max()), dtype=np.float64)
+    rights = weights @ (c[:, None] > i)
+    wrongs = weights @ ((n - c)[:, None] > i)
+    trials = weights @ (n[:, None] > i)
+    share = (weights @ c) / (weights @ n)
+    theta = np.log(np.column_stack([share, 1 - share]))
+
+    def loglik(t: Floats) -> Floats:
+        a, b = np.exp(t[:, :1]), np.exp(t[:, 1:])
+        value = (rights * np.log(a + i)).sum(1) + (wrongs * np.log(b + i)).sum(1) - (trials * np.log(a + b + i)).sum(1)
+        return np.asarray(value)
+
+    best = loglik(theta)
+    damping = np.full(len(theta), 1e-3)
+    for _ in range(200):
+        a, b = np.exp(theta[:, :1]), np.exp(theta[:, 1:])
+        ra, rb, rs = 1 / (a + i), 1 / (b + i), 1 / (a + b + i)
+        da = (rights * ra).sum(1) - (trials * rs).sum(1)
+        db = (wrongs * rb).sum(1) - (trials * rs).sum(1)
+        curve = (trials * rs**2).sum(1)
+        a, b = a[:, 0], b[:, 0]
+        h_aa = a * da + a**2 * (curve - (rights * ra**2).sum(1))
+        h_bb = b * db + b**2 * (curve - (wrongs * rb**2).sum(1))
+        h_ab = a * b * curve
+        gradient = np.column_stack([a * da, b * db])
+        # Minus the Hessian, lifted until it is positive definite.
+        half, gap = -(h_aa + h_bb) / 2, np.sqrt(((h_aa - h_bb) / 2) ** 2 + h_ab**2)
+        lift = np.maximum(0.0, gap - half + 1e-9 * (1 + gap)) + damping * (1 + np.abs(half))
+        m_aa, m_bb, m_ab = -h_aa + lift, -h_bb + lift, -h_ab
+        determinant = m_aa * m_bb - m_ab**2
+        step = np.column_stack([
+            (m_bb * gradient[:, 0] - m_ab * gradient[:, 1]) / determinant,
+            (m_aa * gradient[:, 1] - m_ab * gradient[:, 0]) / determinant,
+        ])  # fmt: skip
+        trial = np.clip(theta + np.clip(step, -1.5, 1.5), *_BOUNDS)
+        value = loglik(trial)
+        better = value >= best
+        moved = np.abs(trial - theta).max(axis=1)
+        theta = np.where(better[:, None], trial, theta)
+        best = np.where(better, value, best)
+        damping = np.clip(np.where(better, damping / 10, damping * 10), 1e-15, 1e12)
+        if np.all((better & (moved < tolerance)) | (damping >= 1e12)):
+            break
+    return np.asarray(theta)
