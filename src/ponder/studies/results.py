@@ -71,7 +71,7 @@ def make_row(model: str, task: str, series: Series, draws: Mapping[str, tuple[in
     outcomes = list(series.outcomes.values())
     n = len(outcomes)
     accuracy = sum(o.correct for o in outcomes) / n if n else 0.0
-    low, high = wilson_interval(accuracy * n, n)[:2] if n else (0.0, 1.0)
+    _, low, high = wilson_interval(sum(o.correct for o in outcomes), n) if n else (0.0, 0.0, 1.0)
     spent = {name: sum(stage.get(name, 0) for o in outcomes for stage in o.spend.values()) for name in FIELDS}
     return {
         "model": model,
