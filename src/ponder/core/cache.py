@@ -57,6 +57,9 @@ def content_keys(model: Model, request: Request) -> list[bytes]:
         raw = part.encode("utf-8", "surrogatepass")
         base.update(len(raw).to_bytes(8, "little"))
         base.update(raw)
+    if request.stream or request.watch is not None:
+        # A draw that may be ended early is not replaced by a stored whole one: that would hide what ending saves.
+        base.update(b"\x00one by one")
     keys = []
     for seed in request.seeds:
         digest = base.copy()

@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ponder.errors import LawFitError, ParameterError
+from ponder.laws.intervals import Interval, wilson_interval
 
 Floats = npt.NDArray[np.float64]
 Mode = Literal["exact", "published"]
@@ -278,14 +278,14 @@ class VerifierRates:
         label_noise: 1 - precision: wrong labels if accepted samples are kept for training.
     """
 
-    completeness: tuple[float, float, float]
-    soundness: tuple[float, float, float]
-    precision: tuple[float, float, float]
+    completeness: Interval
+    soundness: Interval
+    precision: Interval
 
     @property
     def label_noise(self) -> float:
         """Share of wrong samples among those kept."""
-        return 1.0 - self.precision[0]
+        return 1.0 - self.precision.estimate
 
 
 def verifier_rates(accept: Sequence[bool], right: Sequence[bool]) -> VerifierRates:
@@ -305,24 +305,9 @@ def verifier_rates(accept: Sequence[bool], right: Sequence[bool]) -> VerifierRat
     accepted = sum(a for a, _ in pairs)
     n_wrong = len(pairs) - n_right
     return VerifierRates(
-        wilson_rate(both, n_right), wilson_rate(n_wrong - (accepted - both), n_wrong),
-        wilson_rate(both, accepted) if accepted else (math.nan, 0.0, 1.0),
+        wilson_interval(both, n_right), wilson_interval(n_wrong - (accepted - both), n_wrong),
+        wilson_interval(both, accepted) if accepted else Interval(math.nan, 0.0, 1.0),
     )  # fmt: skip
-
-
-def wilson_rate(successes: int, n: int, level: float = 0.95) -> tuple[float, float, float]:
-    """A share and its Wilson score interval.
-
-    >>> [round(x, 3) for x in wilson_rate(8, 10)]
-    [0.8, 0.49, 0.943]
-    """
-    if n < 1 or not 0 <= successes <= n:
-        raise ParameterError("wilson_rate", "successes/n", (successes, n), allowed="0 ≤ successes ≤ n, n ≥ 1")
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return share, max(0.0, centre - half), min(1.0, centre + half)
 
 
 def sensitivity(

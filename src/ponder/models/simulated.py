@@ -169,10 +169,10 @@ class Simulated(Model):
         chat = not isinstance(request.prompt, str)
         asked = "" if isinstance(request.prompt, str) else str(request.prompt[-1].get("content", ""))
         reference = str(problem.reference) if problem is not None and problem.reference is not None else None
-        if "started over" in asked:
-            said = str(request.prompt[-2].get("content", "")) if not isinstance(request.prompt, str) else ""
-            shown = re.findall(r"[Aa]nswer is (.+?)\.?\s", said + "\n")
-            right = bool(shown) and shown[-1].strip() == reference
+        if "started over" in (asked if chat else request.prompt):
+            said = request.prompt if isinstance(request.prompt, str) else str(request.prompt[-2].get("content", ""))
+            words = said.split("\n\nWould you")[0].split()
+            right = bool(words) and words[-1].strip(".") == reference
             content = rng.random() < (self.judge_true_positive if right else self.judge_false_positive)
             return ("No" if content else "Yes"), content
         if "Score: N" in asked or "Verdict: Yes" in asked:
