@@ -56,17 +56,19 @@ def _show(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None)
-    for name in ("selector", "k", "accuracy", "95 %", "difference", "ties", "abstained", "fallbacks"):
-        table.add_column(name, no_wrap=name != "selector")
+    counted = [name for name in ("ties", "abstained", "fallbacks") if any(row[name] for row in rows)]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("selector", min_width=16, overflow="fold")
+    for name in ("k", "accuracy", "95 %", "difference (95 %)", *counted):
+        table.add_column(name, no_wrap=True)
     for row in rows:
         table.add_row(
             row["selector"],
             str(row["k"]),
             f"{row['accuracy']:.3f}",
-            f"{row['ci_low']:.3f}-{row['ci_high']:.3f}",
-            f"{row['difference']:+.3f} ({row['difference_low']:+.3f} to {row['difference_high']:+.3f})",
-            *(str(row[name]) for name in ("ties", "abstained", "fallbacks")),
+            f"{row['ci_low']:.2f}-{row['ci_high']:.2f}",
+            f"{row['difference']:+.3f} ({row['difference_low']:+.2f}, {row['difference_high']:+.2f})",
+            *(str(row[name]) for name in counted),
         )
     console = Console(highlight=False)
     console.print(table)
