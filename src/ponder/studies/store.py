@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import math
 import os
 import sqlite3
+import struct
 import threading
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +35,9 @@ CREATE TABLE IF NOT EXISTS outcomes (
     strategy TEXT, budget INTEGER, problem TEXT, data BLOB NOT NULL, PRIMARY KEY (strategy, budget, problem)
 ) WITHOUT ROWID;
 """
+
+_HEAD = struct.Struct("<BddI")
+_LOGPROB, _SINGLE, _DOUBLE = 1, 2, 4
 
 _Job = tuple[str, Sequence[tuple[Any, ...]], asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 
@@ -56,6 +61,7 @@ class Store:
         self._jobs: list[_Job] = []
         self._wake = threading.Condition()
         self._closing = False
+        self.broken: StoreError | None = None
         self._writer: threading.Thread | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +100,10 @@ class Store:
 
     def get(self, key: bytes) -> Completion | None:
         """The stored completion of a content key, or None."""
-        row = self._read_db.execute("SELECT data FROM draws WHERE key = ?", (key,)).fetchone()
+        try:
+            row = self._read_db.execute("SELECT data FROM draws WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise _store_error(self.path, error) from error
         return None if row is None else decode(row[0])
 
     async def put(self, items: Sequence[tuple[bytes, Completion]]) -> None:
@@ -109,6 +118,20 @@ class Store:
     def count(self) -> int:
         """How many completions are stored."""
         return int(self._read_db.execute("SELECT COUNT(*) FROM draws").fetchone()[0])
+
+    def completions(self) -> Iterator[Completion]:
+        """Every stored completion, in no particular order."""
+        for (data,) in self._read_db.execute("SELECT data FROM draws"):
+            yield decode(data)
+
+    def fact(self, name: str) -> str | None:
+        """Something that was noted about the study, or None."""
+        row = self._read_db.execute("SELECT value FROM meta WHERE key = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    async def note(self, name: str, value: str) -> None:
+        """Note something about the study."""
+        await self._submit("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(name, value)])
 
     # ------------------------------------------------------------------ outcomes
 
@@ -126,6 +149,8 @@ class Store:
     # ------------------------------------------------------------------ writing
 
     async def _submit(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if self.broken is not None:
+            raise self.broken
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         with self._wake:
@@ -143,13 +168,14 @@ class Store:
                 jobs, self._jobs = self._jobs, []
                 if not jobs:
                     return
-            failure: StoreError | None = None
+            failure = self.broken
             try:
-                with self._write_db:
-                    for statement, rows, _, _ in jobs:
-                        self._write_db.executemany(statement, rows)
-            except sqlite3.Error as error:
-                failure = _store_error(self.path, error)
+                if failure is None:
+                    with self._write_db:
+                        for statement, rows, _, _ in jobs:
+                            self._write_db.executemany(statement, rows)
+            except Exception as error:  # whoever waits must hear of it, whatever it was
+                failure = self.broken = _store_error(self.path, error)
             for _, _, loop, done in jobs:
                 with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
                     loop.call_soon_threadsafe(_settle, done, failure)
@@ -218,35 +244,58 @@ def read_identity(folder: Path) -> dict[str, str]:
 
 
 def encode(completion: Completion) -> bytes:
-    """A completion as bytes: a JSON head, then the token log-probabilities as 64-bit floats."""
+    """A completion as bytes: two numbers, a JSON part, then the token log-probabilities.
+
+    The latter take four bytes each where that loses nothing, else eight. NaN and infinity survive.
+    """
     c = completion
-    head = orjson.dumps(
-        [
-            c.text, c.n_tokens, c.finish, c.stop_reason, _number(c.logprob), c.prompt_tokens, c.cached_tokens,
-            c.requests, c.seconds, c.tokens, c.top_logprobs, c.token_logprobs is not None,
-        ]
-    )  # fmt: skip
-    return head + b"\n" + array("d", c.token_logprobs).tobytes() if c.token_logprobs else head
+    flags, tail = 0 if c.logprob is None else _LOGPROB, b""
+    if c.token_logprobs is not None:
+        double = array("d", c.token_logprobs)
+        single = array("f", c.token_logprobs)
+        exact = all(a == b or a != a for a, b in zip(single, double, strict=True))
+        flags |= _SINGLE if exact else _DOUBLE
+        tail = (single if exact else double).tobytes()
+    tops = None if c.top_logprobs is None else [[[t, _text(v)] for t, v in top.items()] for top in c.top_logprobs]
+    body = _dumps(
+        [c.text, c.n_tokens, c.finish, c.stop_reason, c.prompt_tokens, c.cached_tokens, c.requests, c.tokens, tops]
+    )
+    return _HEAD.pack(flags, 0.0 if c.logprob is None else c.logprob, c.seconds, len(body)) + body + tail
 
 
 def decode(data: bytes) -> Completion:
     """The completion that `encode` wrote, equal in every field."""
-    head, sign, tail = data.partition(b"\n")
-    text, n, finish, reason, logprob, prompt, cached, requests, seconds, tokens, tops, has_tokens = orjson.loads(head)
+    flags, logprob, seconds, length = _HEAD.unpack_from(data)
+    end = _HEAD.size + length
+    text, n, finish, reason, prompt, cached, requests, tokens, tops = _loads(data[_HEAD.size : end])
     floats = None
-    if has_tokens:
-        floats = array("d")
-        floats.frombytes(tail if sign else b"")
+    if flags & (_SINGLE | _DOUBLE):
+        floats = array("f" if flags & _SINGLE else "d")
+        floats.frombytes(data[end:])
     return Completion(
-        text, n, finish, reason, float(logprob) if isinstance(logprob, str) else logprob, prompt, cached, requests,
-        seconds, None if tokens is None else tuple(tokens), None if floats is None else tuple(floats),
-        None if tops is None else tuple(tops),
+        text, n, finish, reason, logprob if flags & _LOGPROB else None, prompt, cached, requests, seconds,
+        None if tokens is None else tuple(tokens), None if floats is None else tuple(floats),
+        None if tops is None else tuple({t: float(v) for t, v in top} for top in tops),
     )  # fmt: skip
 
 
-def _number(value: float | None) -> float | str | None:
+def _text(value: float) -> float | str:
     """JSON has no NaN and no infinity; they are kept as text."""
-    return value if value is None or math.isfinite(value) else repr(value)
+    return value if math.isfinite(value) else repr(value)
+
+
+def _dumps(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # lone surrogates, which UTF-8 cannot hold
+        return json.dumps(value).encode("ascii")
+
+
+def _loads(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return json.loads(body)
 
 
 def _settle(done: asyncio.Future[None], failure: StoreError | None) -> None:
@@ -262,7 +311,7 @@ def _store_error(path: Path, error: Exception) -> StoreError:
     said = str(getattr(error, "strerror", None) or error)
     if "full" in said.lower() or "no space" in said.lower():
         hint = "free some space and run the same command again: what is finished is kept"
-    elif "malformed" in said.lower() or "not a database" in said.lower():
+    elif any(word in said.lower() for word in ("malformed", "not a database", "no such table")):
         hint = "the file is damaged; use another --out, or delete it to start over"
     else:
         hint = "check that the directory can be written; what is finished is kept"
