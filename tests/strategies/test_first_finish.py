@@ -6,7 +6,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from ponder import parse
+from ponder import parse, testing
+from ponder.core.cache import MemoryCache
 from ponder.core.context import Context, Runtime
 from ponder.core.model import Completion
 from ponder.core.problem import Problem
@@ -160,6 +161,26 @@ def test_the_winner_does_not_depend_on_how_many_draws_run_at_once(concurrency):
     wide = [run("first_finish(n=6)", Runners(), Problem(f"p{i}", "x", "5"))[0] for i in range(6)]
     assert [r.output for r in results] == [r.output for r in wide]
     assert [r.best.n_tokens for r in results] == [r.best.n_tokens for r in wide]
+
+
+@pytest.mark.parametrize("text", ["first_finish(n=16, k=5)", "first_finish(n=16, k=2)"])
+def test_draws_that_arrive_while_the_race_is_called_off_are_booked_exactly(text):
+    model = testing.Counted()
+    results = asyncio.run(testing.solve_all(parse(text), model))
+    assert sum(r.total.generated_tokens for r in results) == model.generated_tokens
+
+
+def test_a_race_is_not_run_on_stored_whole_draws():
+    problem, runtime = Sums().problems(1)[0], Runtime(cache=MemoryCache())
+
+    def solve(text):
+        ctx = Context(problem, TextSteps(Runners()), task=Sums(), runtime=runtime)
+        return asyncio.run(parse(text).run(problem, ctx))
+
+    vote = solve("repeated_sampling(n=6) | majority")
+    race = solve("first_finish(n=6)")
+    assert race.total.generated_tokens < vote.total.generated_tokens
+    assert race.best.n_tokens == min(c.n_tokens for c in vote.candidates)
 
 
 def test_arrival_takes_what_comes_first():

@@ -37,12 +37,25 @@ class Scheduler:
         single = request.watch is not None or request.stream or not self.honours_n
         size = 1 if single else self.model.capabilities.max_n
         starts = range(0, n, size)
-        calls = [self._call(request, range(start, min(start + size, n))) for start in starts]
-        async with aclosing(merge(calls)) as merged:
-            async for item in merged:
-                yield item
+        begun: set[int] = set()
+        waiting: dict[int, Completion] = {}
+        calls = [self._call(request, range(start, min(start + size, n)), begun, waiting) for start in starts]
+        try:
+            async with aclosing(merge(calls)) as merged:
+                async for position, completion in merged:
+                    waiting.pop(position, None)
+                    yield position, completion
+        finally:
+            # Cancelled: what had arrived unseen is reported in full, and what never began cost nothing.
+            if request.lost is not None:
+                for position, completion in waiting.items():
+                    request.lost(position, replace(completion, finish="cancelled"))
+                for position in set(range(n)) - begun:
+                    request.lost(position, Completion("", 0, "cancelled"))
 
-    async def _call(self, request: Request, indices: range) -> AsyncIterator[tuple[int, Completion]]:
+    async def _call(
+        self, request: Request, indices: range, begun: set[int], waiting: dict[int, Completion]
+    ) -> AsyncIterator[tuple[int, Completion]]:
         part = (
             request
             if len(indices) == request.n
@@ -51,11 +64,13 @@ class Scheduler:
         landed: set[int] = set()
         async with self._slots:
             started = time.monotonic()
+            begun.update(indices)
             try:
                 async with aclosing(self.model.sample(part)) as completions:  # type: ignore[type-var]
                     async for position, completion in completions:
                         landed.add(position)
                         self._note_rate(completion, time.monotonic() - started)
+                        waiting[indices.start + position] = completion
                         yield indices.start + position, completion
             except ModelError as error:
                 if is_fatal(error):
