@@ -9,6 +9,7 @@ from typing import Any
 from ponder.core.candidate import Failure
 from ponder.core.problem import Task
 from ponder.core.strategy import Result
+from ponder.ledger.spend import Spend
 
 _EXAMPLES = 3
 """How many failures of one problem are kept with their messages."""
@@ -88,4 +89,18 @@ def grade_result(result: Result, task: Task) -> Outcome:
         tie=bool(result.selection and result.selection.tie),
         spend={stage: spend.as_dict() for stage, spend in result.spend.items()},
         failures=tuple(f"{f.stage}: {f.message}"[:300] for f in failures[:_EXAMPLES]),
+    )
+
+
+def crashed(error: Exception, spend: Mapping[str, Spend]) -> Outcome:
+    """What is left of a problem on which the strategy itself failed: one error, never an answer."""
+    return Outcome(
+        correct=False,
+        covered=False,
+        drawn=0,
+        right=0,
+        status="failed",
+        errors=1,
+        spend={stage: amounts.as_dict() for stage, amounts in spend.items()},
+        failures=(f"strategy: {type(error).__name__}: {error}"[:300],),
     )

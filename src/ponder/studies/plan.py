@@ -35,6 +35,7 @@ class Study:
         study_budget: hard limit over the whole study.
         concurrency: problems under way at once.
         prices: dollars per million prompt, cached and generated tokens, by model text.
+        process: how outputs are built: `text_steps` is whole answers, `text_steps(step=line)` line by line.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Study:
     study_budget: str = ""
     concurrency: int = 8
     prices: Mapping[str, Price] = field(default_factory=dict)
+    process: str = "text_steps"
 
     def __post_init__(self) -> None:
         if not self.strategies:

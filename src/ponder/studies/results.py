@@ -84,7 +84,7 @@ def make_row(model: str, task: str, series: Series, draws: Mapping[str, tuple[in
         "ci_high": round(float(high), 6),
         "coverage": round(sum(o.covered for o in outcomes) / n, 6) if n else 0.0,
         "pass_at_k": _pass_at_k(series, draws),
-        **{name: _tidy(value) for name, value in spent.items()},
+        **{name: _tidy(name, value) for name, value in spent.items()},
         "errors": sum(o.errors for o in outcomes),
         "abstained": sum(o.status == "abstain" for o in outcomes),
         "failed": sum(o.status == "failed" for o in outcomes),
@@ -104,9 +104,13 @@ def _pass_at_k(series: Series, draws: Mapping[str, tuple[int, int]]) -> float | 
     return round(float(np.mean(pass_at_k(n, c, series.budget))), 6)
 
 
-def _tidy(value: float) -> float:
-    """Whole numbers as integers, others to a millionth (seconds to a thousandth are exact enough for both)."""
-    return int(value) if float(value).is_integer() else round(value, 6)
+def _tidy(name: str, value: float) -> float:
+    """An amount as it is written: whole numbers as integers, seconds to a thousandth, others to a billionth.
+
+    Sums of floating-point numbers depend a little on the order of arrival; what is written does not.
+    """
+    rounded = round(value, 3 if name == "seconds" else 9)
+    return int(rounded) if float(rounded).is_integer() else rounded
 
 
 def write_tables(folder: Path, rows: Sequence[Row], series: Sequence[Series], problem_ids: Sequence[str]) -> None:
@@ -154,7 +158,7 @@ def _by_stage(series: Series) -> dict[str, dict[str, float]]:
             total = stages.setdefault(stage, dict.fromkeys(FIELDS, 0.0))
             for name, value in spend.items():
                 total[name] += value
-    return {stage: {k: _tidy(v) for k, v in total.items() if v} for stage, total in sorted(stages.items())}
+    return {stage: {k: _tidy(k, v) for k, v in total.items() if v} for stage, total in sorted(stages.items())}
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -3,37 +3,49 @@
 For each problem the largest number of samples comes first; smaller points then find their draws in the
 store, since a draw's key names its place and not who asked. A row's outcome is stored when it is
 graded, so a study that goes on after being killed repeats neither calls nor grading. Outcomes with
-lost draws are not stored: the next run tries those again.
+errors are not stored: the next run tries those again, on the draws that came.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from ponder.api import check_capabilities, default_sampling, run_sync
 from ponder.core.cache import Cache, MemoryCache
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.model import Model, Sampling
 from ponder.core.problem import Problem, Task, merged_sampling
 from ponder.core.process import Process
-from ponder.core.registry import MODELS, TASKS
+from ponder.core.registry import MODELS, PROCESSES, TASKS, Registered
+from ponder.core.scheduler import is_fatal
 from ponder.core.strategy import Strategy
-from ponder.errors import BudgetError, StudyError
-from ponder.ledger.budget import Budget, Meter
-from ponder.ledger.spend import Spend
-from ponder.processes.text_steps import TextSteps
-from ponder.studies.outcome import Outcome, grade_result
+from ponder.core.verifier import Verifier
+from ponder.errors import (
+    BudgetError,
+    CapabilityError,
+    MissingExtraError,
+    ParameterError,
+    SpecError,
+    StoreError,
+    StudyError,
+    TaskError,
+)
+from ponder.ledger.budget import Budget
+from ponder.ledger.spend import Ledger, Spend, completion_spend
+from ponder.studies.guard import StudyRuntime
+from ponder.studies.outcome import Outcome, crashed, grade_result
 from ponder.studies.plan import Study
 from ponder.studies.preflight import preflight
 from ponder.studies.results import Row, Series, StudyResults, make_row, write_tables, write_whole
 from ponder.studies.store import Store
 
-_FAILED_IN_A_ROW = 20
-"""So many lost draws in a row, with none that came, stop a study: the endpoint is gone."""
+_KNOW_THE_TRUTH = ("exact", "imperfect_oracle")
+"""Verifiers that look at the reference: nothing is to be learnt from trying them."""
 
 
 class Progress(Protocol):
@@ -75,7 +87,7 @@ class Prepared:
             "model": self.model.identity,
             "task": self.task.identity,
             "seed": str(self.study.seed),
-            "sampling": self.sampling.key(),
+            "sampling": replace(self.sampling, logprobs=None).key(),
             "process": self.process.identity,
             "budget": str(Budget.parse(self.study.budget)),
         }
@@ -108,24 +120,41 @@ def prepare(study: Study, *, model: Model | None = None, task: Task | None = Non
         SpecError, TaskError, CapabilityError, ModelNotFoundError: it cannot run as planned.
         BudgetError: its budget is zero.
     """
+    warnings: list[str] = []
     rules = task or TASKS.build(study.task)
     backend = model or MODELS.build(study.model)
     for strategy in study.parsed:
         check_capabilities(strategy, backend)
     for text in (study.budget, study.study_budget):
         limits = Budget.parse(text)
-        zero = [name for name in ("tokens", "generated_tokens", "calls", "seconds") if getattr(limits, name) == 0]
+        zero = [f.name for f in fields(limits) if getattr(limits, f.name) == 0]
         if zero:
             raise BudgetError(f"a budget of {zero[0]}=0 buys nothing; leave the limit out, or give a number > 0")
-    wanted = any("logprobs" in s.requires for s in study.parsed)
-    base = default_sampling(study.parsed[0], backend)
-    if wanted and base.logprobs is None:
-        base = merged_sampling(base, {"logprobs": 0})
-    sampling = merged_sampling(base, rules.sampling, study.sampling)
+        if limits.cost_usd is not None and not any(study.price_table.of(backend)):
+            warnings.append(f"{backend} has no price, so a limit in dollars cannot bind; give one with --price")
     problems = rules.problems(study.limit, seed=study.seed)
     if not problems:
-        raise StudyError(f"{rules} gave no problems")
-    return Prepared(study, backend, rules, TextSteps(backend), sampling, problems)
+        raise TaskError(f"{rules} gave no problems; check its filters and the file or data set behind it")
+    twice = [name for name, count in Counter(p.id for p in problems).items() if count > 1]
+    if twice:
+        raise TaskError(f"{rules}: {len(twice)} problem ids are not unique, the first is {twice[0]!r}; ids name draws")
+    process = PROCESSES.build(study.process, model=backend)
+    return Prepared(study, backend, rules, process, study_sampling(study, backend, rules), problems, warnings)
+
+
+def study_sampling(study: Study, model: Model, task: Task, stored: str | None = None) -> Sampling:
+    """The settings that all draws of a study share, so that its strategies can share draws.
+
+    Args:
+        study: its own settings win.
+        model: log-probabilities are asked for if it is known to give them, or if a strategy needs them.
+        task: its settings come next.
+        stored: whether the store's draws have log-probabilities (`yes` or `no`); those in it have to be found.
+    """
+    base = default_sampling(study.parsed[0], model)
+    needed = any("logprobs" in s.requires for s in study.parsed)
+    wanted = needed or (base.logprobs is not None if stored is None else stored == "yes")
+    return merged_sampling(replace(base, logprobs=0 if wanted else None), task.sampling, study.sampling)
 
 
 async def abench(
@@ -160,14 +189,14 @@ async def abench(
     prepared = prepare(
         plan, model=model if isinstance(model, Model) else None, task=task if isinstance(task, Task) else None
     )
-    if check:
-        found = await preflight(prepared.model)
-        prepared.warnings += found.warnings(frozenset().union(*(s.requires for s in plan.parsed)))
     if out is None:
-        return await _Run(prepared, MemoryCache(), None, progress or Silent()).go()
+        return await _Run(prepared, MemoryCache(), None, progress or Silent()).start(check)
     with Store(Path(out), prepared.identity) as store:
+        sampling = study_sampling(plan, prepared.model, prepared.task, store.fact("logprobs"))
+        prepared = replace(prepared, sampling=sampling)
+        await store.note("logprobs", "no" if sampling.logprobs is None else "yes")
         write_whole(Path(out) / "study.toml", plan.to_toml().encode())
-        return await _Run(prepared, store, store, progress or Silent()).go()
+        return await _Run(prepared, store, store, progress or Silent()).start(check)
 
 
 def bench(study: Study | str | Path | Mapping[str, Any] | None = None, out: Any = None, **options: Any) -> StudyResults:
@@ -196,30 +225,81 @@ class _Run:
     def __init__(self, prepared: Prepared, cache: Cache, store: Store | None, progress: Progress) -> None:
         self.prepared, self.store, self.progress = prepared, store, progress
         study = prepared.study
-        meter = Meter(Budget.parse(study.study_budget))
-        self.runtime = Runtime(cache=cache, prices=study.price_table, meter=meter)
+        limits = Budget.parse(study.study_budget)
+        already = Spend() if limits.unlimited or store is None else self._spent_before(store)
+        self.runtime = StudyRuntime(cache=cache, prices=study.price_table, limits=limits, already=already)
         self.budget = Budget.parse(study.budget)
         self.rows = [(s.with_samples(k), Series(str(s), k)) for s, k in study.rows()]
-        self.lost_in_a_row = 0
+        self.in_order = sorted(self.rows, key=lambda row: -row[1].budget)
+        self.warnings = list(prepared.warnings)
 
-    async def go(self) -> StudyResults:
-        """Every problem, then the tables; the tables are written when it is stopped, too."""
+    async def start(self, check: bool) -> StudyResults:
+        """Probe the model and the verifiers if asked to, then run."""
+        try:
+            if check:
+                await self._check()
+            return await self._go()
+        finally:
+            await self.runtime.aclose()
+
+    async def _check(self) -> None:
+        prepared = self.prepared
+        needs = frozenset[str]().union(*(s.requires for s in prepared.study.parsed))
+        found = await preflight(prepared.model)
+        self.warnings += found.warnings(needs)
+        for verifier in _judges(prepared.study.parsed):
+            tried = await preflight(prepared.model, task=prepared.task, verifier=verifier, runtime=self.runtime)
+            self.warnings += [f"{verifier}: {line}" for line in tried.warnings(needs) if line.startswith("verifier")]
+
+    async def _go(self) -> StudyResults:
+        """Every problem, then the tables: of all problems, or of those that were finished when it had to stop."""
         self._load()
         self.progress.begin(len(self.rows), len(self.prepared.problems), self.prepared.most())
-        gate = asyncio.Semaphore(self.prepared.study.concurrency)
-        complete = False
+        waiting = iter(self.prepared.problems)
         try:
             async with asyncio.TaskGroup() as group:
-                for problem in self.prepared.problems:
-                    group.create_task(self._one(problem, gate))
-            complete = True
+                for _ in range(min(self.prepared.study.concurrency, len(self.prepared.problems))):
+                    group.create_task(self._work(waiting))
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
-        finally:
-            rows = self._tables()
-            await self.runtime.aclose()
+            error = _first(errors)
+            stopped = self.runtime.stop or error
+            if isinstance(stopped, BudgetError) or self.runtime.out_of_time:
+                return self._cut_short(stopped)
+            if not isinstance(error, Exception):
+                raise error from None
+            raise self._explained(stopped if isinstance(stopped, Exception) else error) from error
         folder = self.store.folder if self.store else None
-        return StudyResults(rows, folder, tuple(self.prepared.warnings), complete)
+        return StudyResults(self._tables(), folder, tuple(self.warnings), True)
+
+    def _cut_short(self, why: BaseException) -> StudyResults:
+        """The study's own budget is used up: what is finished is a result."""
+        done = self._finished()
+        if not done:
+            raise BudgetError(f"{why}; no problem could be finished. Give a larger study budget.") from why
+        self.warnings.append(
+            f"stopped after {len(done)} of {len(self.prepared.problems)} problems: {why}. The rows are about those; "
+            "run the same command with a larger study budget to go on"
+        )
+        folder = self.store.folder if self.store else None
+        return StudyResults(self._tables(), folder, tuple(self.warnings), False)
+
+    def _explained(self, error: Exception) -> Exception:
+        """An error that ends the study, with what is kept and how to go on."""
+        kept = f"{len(self._finished())} of {len(self.prepared.problems)} problems are finished"
+        where = f" and kept in {self.store.folder}: run the same command again to go on" if self.store else ""
+        return StudyError(f"the study stopped: {type(error).__name__}: {error}\n{kept}{where}.")
+
+    def _finished(self) -> list[str]:
+        """Problems that all rows have an outcome of."""
+        return [p.id for p in self.prepared.problems if all(p.id in series.outcomes for _, series in self.rows)]
+
+    def _spent_before(self, store: Store) -> Spend:
+        """What the stored draws have cost, at the price of the study's model."""
+        price = self.prepared.study.price_table.of(self.prepared.model)
+        costs = (
+            completion_spend(c, prompt_length=0, shape=None, price=price, verifying=False) for c in store.completions()
+        )
+        return sum(costs, Spend())
 
     def _load(self) -> None:
         """Outcomes of an earlier run."""
@@ -231,18 +311,24 @@ class _Run:
                 if problem in wanted:
                     series.outcomes[problem] = Outcome.of(data)
 
-    async def _one(self, problem: Problem, gate: asyncio.Semaphore) -> None:
-        """All rows of one problem, the largest number of samples first."""
-        async with gate:
-            for strategy, series in sorted(self.rows, key=lambda row: -row[1].budget):
+    async def _work(self, waiting: Iterator[Problem]) -> None:
+        """All rows of one problem, the largest number of samples first; then the next problem."""
+        for problem in waiting:
+            for strategy, series in self.in_order:
                 if problem.id in series.outcomes:
                     self.progress.finished(series, series.outcomes[problem.id], True)
                     continue
                 outcome = await self._solve(problem, strategy)
+                # A verifier's failure is its sample's; that the store or the study gave way concerns them all.
+                if self.runtime.stop is not None:
+                    raise self.runtime.stop
+                if self.runtime.out_of_time:
+                    raise BudgetError(f"the study's time ({self.runtime.limits}) is over")
+                if self.store is not None and self.store.broken is not None:
+                    raise self.store.broken
                 series.outcomes[problem.id] = outcome
-                if self.store is not None and not outcome.lost:
+                if self.store is not None and not outcome.errors:
                     await self.store.put_outcome(series.strategy, series.budget, problem.id, outcome.as_dict())
-                self._watch_for_outage(outcome)
                 self.progress.finished(series, outcome, False)
 
     async def _solve(self, problem: Problem, strategy: Strategy) -> Outcome:
@@ -255,28 +341,22 @@ class _Run:
             budget=self.budget,
             seed=prepared.study.seed,
             runtime=self.runtime,
+            ledger=_SimulatedTime() if prepared.model.name == "sim" else Ledger(),
         )
-        result = await strategy.run(problem, ctx)
+        try:
+            result = await strategy.run(problem, ctx)
+        except Exception as error:
+            if self.runtime.stop is not None or _concerns_all(error):
+                raise
+            return crashed(error, ctx.ledger.stages)
         return grade_result(result, prepared.task)
 
-    def _watch_for_outage(self, outcome: Outcome) -> None:
-        if not outcome.lost:
-            self.lost_in_a_row = 0
-            return
-        self.lost_in_a_row += outcome.lost if outcome.lost == outcome.drawn else 0
-        if self.lost_in_a_row >= _FAILED_IN_A_ROW:
-            last = outcome.failures[-1] if outcome.failures else "no reason given"
-            raise StudyError(
-                f"{self.lost_in_a_row} draws in a row failed ({last}). What is finished is kept: "
-                "run the same command again when the model answers."
-            )
-
     def _tables(self) -> list[Row]:
-        """The rows so far; written if there is a folder."""
-        order = [p.id for p in self.prepared.problems]
+        """The rows about all finished problems; written if there is a folder."""
+        order = self._finished()
         largest: dict[str, Series] = {}
         for _, series in self.rows:
-            series.outcomes = {p: series.outcomes[p] for p in order if p in series.outcomes}
+            series.outcomes = {p: series.outcomes[p] for p in order}
             known = largest.get(series.strategy)
             if known is None or series.budget > known.budget:
                 largest[series.strategy] = series
@@ -289,6 +369,35 @@ class _Run:
         if self.store is not None:
             write_tables(self.store.folder, rows, every, order)
         return rows
+
+
+class _SimulatedTime(Ledger):
+    """Leaves measured time out: beside a simulated model's simulated time it means nothing."""
+
+    def charge(self, stage: str, spend: Spend) -> None:
+        """Add a cost; scores and evaluations come with measured seconds."""
+        measured = spend.verifier_calls or spend.function_evaluations
+        super().charge(stage, replace(spend, seconds=0.0) if measured else spend)
+
+
+def _concerns_all(error: Exception) -> bool:
+    """Whether every further problem would meet the same error."""
+    return is_fatal(error) or isinstance(
+        error, (CapabilityError, MissingExtraError, ParameterError, SpecError, StoreError, StudyError)
+    )
+
+
+def _judges(strategies: Sequence[Strategy]) -> list[Verifier]:
+    """The verifiers in the strategies, and in what they contain, that are worth trying on known cases."""
+    found: dict[Verifier, None] = {}
+    parts: list[Any] = list(strategies)
+    while parts:
+        part = parts.pop(0)
+        if isinstance(part, Verifier) and part.name not in _KNOW_THE_TRUTH and "logprobs" not in part.needs:
+            found[part] = None
+        for value in getattr(part, "__dict__", {}).values():
+            parts += [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, Registered)]
+    return list(found)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
