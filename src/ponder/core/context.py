@@ -509,8 +509,12 @@ class Context:
                         # All choices of one response are stored at once: what is left after a kill is whole calls.
                         batch.sort(key=lambda item: item[0])
                         finished = [(keys[missing[i]], c) for i, c in batch if _is_final(c)]
-                        if finished:
-                            await cache.put(finished)
+                        try:
+                            if finished:
+                                await cache.put(finished)
+                        except asyncio.CancelledError:  # generated, although nobody waits for it any more
+                            lost += [(missing[i], c) for i, c in batch]
+                            raise
                         for at, (i, completion) in enumerate(batch):
                             landed.add(missing[i])
                             try:
