@@ -204,7 +204,7 @@ class _Advisor:
         if not inside:
             cheapest = self.points[0]
             headline = (
-                f"Nothing fits {_amount(budget or 0.0, self.axis)} a problem: the cheapest is {_spell(cheapest)} at "
+                f"Nothing fits {_amount(budget or 0.0, self.axis)} a problem: the cheapest is {_name(cheapest)} at "
                 f"{_amount(self.cost(cheapest), self.axis)}."
             )
             return self._result("budget", None, None, False, (), None, headline, notes, target)
@@ -221,7 +221,7 @@ class _Advisor:
         decided = not contenders
         point = self.points[chosen]
         headline = (
-            f"Within {_amount(budget, self.axis)} a problem, use {_spell(point)}: accuracy {_share(point)} "
+            f"Within {_amount(budget, self.axis)} a problem, use {_name(point)}: accuracy {_share(point)} "
             f"for {_amount(self.cost(point), self.axis)}."
         )
         if decided:
@@ -238,9 +238,7 @@ class _Advisor:
             best = self._best(inside)
             point = self.points[best]
             limit = f" within {_amount(budget, self.axis)} a problem" if budget is not None else ""
-            headline = (
-                f"Nothing measured{limit} reaches {target:.3g}: the best is {_spell(point)} with {_share(point)}."
-            )
+            headline = f"Nothing measured{limit} reaches {target:.3g}: the best is {_name(point)} with {_share(point)}."
             if reach[best] > 1 - SURE:
                 needed = _problems_for_level(point, target)
                 notes.append(
@@ -251,7 +249,7 @@ class _Advisor:
         chosen = reaching[0]
         point, probability = self.points[chosen], reach[chosen]
         headline = (
-            f"To reach {target:.3g}, use {_spell(point)}: accuracy {_share(point)} for "
+            f"To reach {target:.3g}, use {_name(point)}: accuracy {_share(point)} for "
             f"{_amount(self.cost(point), self.axis)} a problem."
         )
         cheaper = [i for i in inside if self.cost(self.points[i]) < self.cost(point) and reach[i] > 1 - SURE]
@@ -268,14 +266,15 @@ class _Advisor:
             )
             if safe is not None:
                 notes.append(
-                    f"To be on the safe side use {_spell(self.points[safe])} ({_share(self.points[safe])}) for "
+                    f"To be on the safe side use {_name(self.points[safe])} ({_share(self.points[safe])}) for "
                     f"{_amount(self.cost(self.points[safe]), self.axis)}."
                 )
         if cheaper:
-            least = self.points[cheaper[0]]
+            likely = max(cheaper, key=lambda i: reach[i])
+            least = self.points[likely]
             notes.append(
-                f"Cheaper and perhaps enough: {_spell(least)} with {_share(least)} for "
-                f"{_amount(self.cost(least), self.axis)} (reaches the target with probability {reach[cheaper[0]]:.0%})."
+                f"Cheaper and perhaps enough: {_name(least)} with {_share(least)} for "
+                f"{_amount(self.cost(least), self.axis)} (reaches the target with probability {reach[likely]:.0%})."
             )
         return self._result("target", chosen, probability, decided, contenders, safe, headline, notes, target)
 
@@ -285,17 +284,17 @@ class _Advisor:
         point, best = self.points[chosen], self.points[front[-1]]
         gain = self._difference(point, self.base)
         same = point is self.base
-        headline = f"Use {_spell(point)}: accuracy {_share(point)} for {_amount(self.cost(point), self.axis)} a problem"
+        headline = f"Use {_name(point)}: accuracy {_share(point)} for {_amount(self.cost(point), self.axis)} a problem"
         if same:
             headline += "; nothing that costs more is worth it."
         else:
             factor = self.cost(point) / self.cost(self.base) if self.cost(self.base) else math.inf
-            headline += f", {_signed(gain)} over {_spell(self.base)} at {factor:.2g} times its compute."
+            headline += f", {_signed(gain)} over {_name(self.base)} at {factor:.2g} times its compute."
         if best is not point:
             extra = self._difference(best, point)
             verdict = "" if extra.low > 0 else ", which these problems cannot tell from nothing"
             notes.append(
-                f"The most accurate is {_spell(best)}: {_share(best)} for {_amount(self.cost(best), self.axis)}, "
+                f"The most accurate is {_name(best)}: {_share(best)} for {_amount(self.cost(best), self.axis)}, "
                 f"{_signed(extra)} more{verdict}."
             )
         contenders: tuple[Contender, ...] = ()
@@ -311,10 +310,10 @@ class _Advisor:
             decided = False
             needed = gain.problems_to_decide()
             notes.append(
-                f"The data cannot decide whether it is better than {_spell(self.base)} at all (probability "
+                f"The data cannot decide whether it is better than {_name(self.base)} at all (probability "
                 f"{gain.probability:.0%}). About {needed} problems would be needed (the study has {gain.n})."
                 if needed
-                else f"It answers exactly as {_spell(self.base)} does."
+                else f"It answers exactly as {_name(self.base)} does."
             )
             contenders = (self._contender(chosen, self.points.index(self.base)),)
         # Other strategies for no more compute that the data cannot tell from the choice.
@@ -505,10 +504,6 @@ def _problems_for_level(point: Point, level: float) -> int | None:
     z = normal.inv_cdf(SURE) + normal.inv_cdf(0.8)
     spread = max(point.accuracy * (1 - point.accuracy), level * (1 - level))
     return max(point.n_problems, math.ceil(z * z * spread / gap**2))
-
-
-def _spell(point: Point) -> str:
-    return _name(point)
 
 
 def _name(what: Point | Option) -> str:
