@@ -14,6 +14,7 @@ import click
     "--selector", "-s", "selectors", multiple=True, help="May be given several times; the first is the baseline."
 )
 @click.option("--k", "ks", default="1", show_default=True, help="How many answers to submit: 1,2,4")
+@click.option("--strategy", help="Whose candidates; the one with the most samples if not given.")
 @click.option("--samples", "n", type=int, help="Use only the first samples of each problem.")
 @click.option("--verifier", "verifiers", multiple=True, help="Score the samples anew first.")
 @click.option(
@@ -24,6 +25,7 @@ def command(
     folder: Path,
     selectors: tuple[str, ...],
     ks: str,
+    strategy: str | None,
     n: int | None,
     verifiers: tuple[str, ...],
     target: Path | None,
@@ -43,7 +45,7 @@ def command(
         count = export(folder, target)
         if not as_json:
             click.echo(f"{count} samples written to {target}")
-    rows = reselect(folder, selectors, ks=numbers, n=n, verifiers=verifiers) if selectors else []
+    rows = reselect(folder, selectors, ks=numbers, n=n, verifiers=verifiers, strategy=strategy) if selectors else []
     if as_json:
         import json
 

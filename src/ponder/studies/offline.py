@@ -1,18 +1,29 @@
-"""A model that only remembers: stored completions answer, and nothing is ever sent.
+"""A finished study, looked at without its model: stored completions answer, and nothing is ever sent.
 
-With it the same strategies, contexts and selectors run on a study's store as ran on the model, so
-offline re-selection is no second implementation of anything.
+The same strategies, contexts and selectors run on a study's store as ran on the model, so offline
+re-selection and export are no second implementation of anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
 from typing import ClassVar
 
-from ponder.core.model import Capabilities, Completion, Model, Request
-from ponder.core.problem import Prompt
-from ponder.errors import ModelError
+from ponder.core.candidate import Candidate
+from ponder.core.context import Context, Runtime
+from ponder.core.model import Capabilities, Completion, Model, Request, Sampling
+from ponder.core.problem import Problem, Prompt, Task
+from ponder.core.process import Process
+from ponder.core.registry import PROCESSES, TASKS
+from ponder.core.strategy import Pipeline, Strategy, parse_strategy
+from ponder.errors import ModelError, ParameterError, StoreError
+from ponder.studies.plan import Study
+from ponder.studies.runner import study_sampling
+from ponder.studies.store import StoreReader
 
 
 @dataclass
@@ -27,7 +38,7 @@ class Offline(Model):
 
     told: str
     known: str
-    capabilities: Capabilities = field(default_factory=lambda: Capabilities(logprobs=True))
+    capabilities: Capabilities = field(default_factory=lambda: Capabilities(logprobs=True, prefix=None))
 
     name: ClassVar[str] = "offline"
 
@@ -52,3 +63,112 @@ class Offline(Model):
         if request.n:
             raise ModelError(f"the store holds no such draw of {self.told}; a smaller number of samples may be there")
         yield 0, Completion("", 0)
+
+
+@dataclass
+class StoredStudy:
+    """A study's directory, open for looking at; use it as a context manager.
+
+    Attributes:
+        folder: the directory.
+        study: its plan.
+        task: its task, with the problems' references and the grader.
+        store: its stored calls.
+        process: the study's process over a model that only remembers.
+        sampling: the settings that the stored draws were made with.
+    """
+
+    folder: Path
+    study: Study
+    task: Task
+    store: StoreReader
+    process: Process
+    sampling: Sampling
+
+    @classmethod
+    def open(cls, folder: Path, *, task: Task | None = None) -> StoredStudy:
+        """Open a directory that `ponder bench` wrote; a run that is under way there is not disturbed.
+
+        Args:
+            folder: the directory.
+            task: instead of building the one that the study names.
+
+        Raises:
+            StoreError: there is no study, it cannot be read, or its task is not what it was.
+        """
+        store = StoreReader(folder)
+        try:
+            facts = store.facts
+            study = Study.from_toml(folder / "study.toml")
+            rules = task or TASKS.build(study.task)
+            if rules.identity != facts.get("task", rules.identity):
+                raise StoreError(
+                    f"{folder} was drawn for the task {facts['task']!r}, which is now {rules.identity!r}; "
+                    "restore its data, or run the study anew in another directory"
+                )
+            model = Offline(study.model, facts.get("model", study.model))
+            sampling = study_sampling(study, model, rules, facts.get("logprobs"))
+            return cls(folder, study, rules, store, PROCESSES.build(study.process, model=model), sampling)
+        except BaseException:
+            store.close()
+            raise
+
+    def __enter__(self) -> StoredStudy:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.store.close()
+
+    def problems(self) -> Iterator[Problem]:
+        """The study's problems, in order."""
+        return iter(self.task.problems(self.study.limit, seed=self.study.seed))
+
+    def source(self, text: str | None = None, n: int | None = None) -> Strategy:
+        """The strategy whose candidates are looked at, without its selectors, at `n` samples.
+
+        Args:
+            text: one of the study's strategies; None takes the one with the most samples.
+            n: how many; None takes the most that the study drew.
+
+        Raises:
+            ParameterError: the study drew fewer.
+        """
+        rows = self.study.rows()
+        if text is not None:
+            wanted = parse_strategy(text)
+            rows = [(s, k) for s, k in rows if s in (wanted, wanted.with_samples(k))]
+            if not rows:
+                have = ", ".join(dict.fromkeys(str(s) for s, _ in self.study.rows()))
+                raise ParameterError("select", "strategy", text, allowed=f"one that the study ran ({have})")
+        strategy, most = max(rows, key=lambda row: row[1])
+        if n is not None and not 1 <= n <= most:
+            raise ParameterError("select", "samples", n, allowed=f"from 1 to {most}, which is what the study drew")
+        inner = strategy.strategy if isinstance(strategy, Pipeline) else strategy
+        return inner.with_samples(n or most)
+
+    def context(self, problem: Problem) -> Context:
+        """A context in which stored draws come back and no new ones are made."""
+        return Context(
+            problem,
+            self.process,
+            task=self.task,
+            sampling=self.sampling,
+            seed=self.study.seed,
+            runtime=Runtime(cache=self.store),
+        )
+
+    async def candidates(
+        self, problem: Problem, source: Strategy, n: int | None = None
+    ) -> tuple[Context, list[Candidate]]:
+        """What a strategy made of a problem, from stored draws: its finished candidates, at most the first `n`."""
+        ctx = self.context(problem)
+        result = await source.run(problem, ctx)
+        return ctx, [c for c in result.candidates if c.error is None and (n is None or c.index < n)]
+
+    def right(self, problem: Problem, output: object) -> bool | None:
+        """Whether an output is right; None if the grader raises."""
+        with contextlib.suppress(Exception):  # whatever a grader raises: unknown is not wrong
+            return self.task.grade(problem, output).correct
+        return None

@@ -3,49 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ponder.api import run_sync
+from ponder.core.candidate import Candidate
+from ponder.core.context import Context
+from ponder.core.problem import Problem, Task
 from ponder.core.registry import SELECTORS, VERIFIERS
-from ponder.core.selector import Selector
+from ponder.core.selector import Selector, check_k
 from ponder.core.verifier import Verifier
 from ponder.errors import StoreError
 from ponder.laws.intervals import paired_difference, wilson_interval
-from ponder.studies.stored import Stored, stored_samples
+from ponder.studies.offline import StoredStudy
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reselection:
-    """One selector's outcome on stored samples.
+    """One selector's outcome on stored samples, filled problem by problem.
 
     Attributes:
         selector: canonical text.
         k: answers submitted per problem; right if any of them is.
-        right: per problem, in the order of `problems`.
+        right: per problem, in the order of the task.
         abstained: problems without an answer.
         ties: problems whose choice was between equals.
         fallbacks: problems in which another rule than the asked one decided.
+        reasons: why problems could not be decided, with how many of them.
     """
 
     selector: str
     k: int
-    right: tuple[bool, ...]
-    abstained: int
-    ties: int
-    fallbacks: int
+    right: list[bool] = field(default_factory=list)
+    abstained: int = 0
+    ties: int = 0
+    fallbacks: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
 
 
 async def areselect(
-    folder: Path,
+    folder: str | Path,
     selectors: Sequence[str | Selector],
     *,
     ks: Sequence[int] = (1,),
     n: int | None = None,
     verifiers: Sequence[str | Verifier] = (),
+    strategy: str | None = None,
+    task: Task | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of a table: one per selector and k, with the difference to the first selector.
 
@@ -55,36 +62,74 @@ async def areselect(
         ks: numbers of answers to submit.
         n: how many of the stored samples to use; None takes the study's largest number.
         verifiers: score the samples anew before selecting (those that call a model ask it for real).
+        strategy: whose candidates; None takes the study's strategy with the most samples.
+        task: instead of building the one that the study names.
 
     Raises:
         StoreError: no study there, or its samples are not stored.
         SpecError: an unknown selector.
+        ParameterError: more samples than the study drew, a strategy that it did not run, k < 1.
     """
     chosen = [SELECTORS.build(s) if isinstance(s, str) else s for s in selectors]
     judges = [VERIFIERS.build(v) if isinstance(v, str) else v for v in verifiers]
-    pools = [pool async for pool in stored_samples(folder, n, judges)]
-    if not pools:
-        raise StoreError(f"{folder} holds no stored samples to select from")
-    found = [await _select(s, k, pools) for k in ks for s in chosen]
-    covered = float(np.mean([any(pool.correct) for pool in pools]))
-    samples = max(len(pool.candidates) for pool in pools)
-    return [_row(f, next(o for o in found if o.k == f.k), covered, samples) for f in found]
+    for k in ks:
+        check_k("select", k)
+    with StoredStudy.open(Path(folder), task=task) as stored:
+        source = stored.source(strategy, n)
+        found = [Reselection(str(s), k) for k in ks for s in chosen]
+        pairs = [(s, k) for k in ks for s in chosen]
+        covered: list[bool] = []
+        for problem in stored.problems():
+            ctx, candidates = await stored.candidates(problem, source, n)
+            if not candidates:
+                continue
+            candidates = await _rescored(problem, candidates, judges, ctx)
+            graded = [bool(stored.right(problem, c.output)) for c in candidates]
+            covered.append(any(graded))
+            for (selector, k), outcome in zip(pairs, found, strict=True):
+                await _select(selector, k, problem, candidates, graded, ctx, outcome)
+    if not covered:
+        raise StoreError(f"{folder} holds no stored samples of {source} to select from")
+    wanted = int(getattr(source, "n", None) or 1)
+    return [_row(f, next(o for o in found if o.k == f.k), float(np.mean(covered)), wanted) for f in found]
 
 
-def reselect(folder: Path, selectors: Sequence[str | Selector], **options: Any) -> list[dict[str, Any]]:
+def reselect(folder: str | Path, selectors: Sequence[str | Selector], **options: Any) -> list[dict[str, Any]]:
     """`areselect` for scripts."""
     return run_sync(lambda: areselect(folder, selectors, **options))
 
 
-async def _select(selector: Selector, k: int, pools: Sequence[Stored]) -> Reselection:
-    right, abstained, ties, fallbacks = [], 0, 0, 0
-    for pool in pools:
-        selection = await selector.choose(pool.problem, pool.candidates, pool.context, k)
-        right.append(any(pool.correct[i] for i in selection.indices))
-        abstained += not selection.indices
-        ties += selection.tie
-        fallbacks += selection.fallback is not None
-    return Reselection(str(selector), k, tuple(right), abstained, ties, fallbacks)
+async def _rescored(
+    problem: Problem, candidates: list[Candidate], judges: Sequence[Verifier], ctx: Context
+) -> list[Candidate]:
+    for judge in judges:
+        scores = await ctx.score(problem, candidates, judge)
+        candidates = [
+            c if np.isnan(s) else replace(c, scores={**c.scores, judge.name: float(s)})
+            for c, s in zip(candidates, scores, strict=True)
+        ]
+    return candidates
+
+
+async def _select(
+    selector: Selector,
+    k: int,
+    problem: Problem,
+    candidates: list[Candidate],
+    graded: Sequence[bool],
+    ctx: Context,
+    outcome: Reselection,
+) -> None:
+    """One problem, in the same way as a study selects; what cannot be decided is an abstention with its reason."""
+    plain = ctx.result(candidates, None)
+    chosen = await ctx.select(plain, selector, k)
+    outcome.right.append(any(graded[i] for i in chosen.chosen))
+    outcome.abstained += not chosen.chosen
+    if chosen.selection is None:
+        outcome.reasons[chosen.reason or "unknown"] = outcome.reasons.get(chosen.reason or "unknown", 0) + 1
+        return
+    outcome.ties += chosen.selection.tie
+    outcome.fallbacks += chosen.selection.fallback is not None and bool(chosen.chosen)
 
 
 def _row(found: Reselection, base: Reselection, covered: float, n: int) -> dict[str, Any]:
@@ -105,4 +150,5 @@ def _row(found: Reselection, base: Reselection, covered: float, n: int) -> dict[
         "abstained": found.abstained,
         "ties": found.ties,
         "fallbacks": found.fallbacks,
+        "undecided": found.reasons,
     }

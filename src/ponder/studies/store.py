@@ -190,11 +190,7 @@ class Store:
 
     def _prepare(self, identity: Mapping[str, str]) -> None:
         version = self._write_db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA):
-            raise StoreMismatchError(
-                f"{self.path} has layout {version}, this ponder reads layout {SCHEMA}; "
-                "use the version that wrote it, or another --out"
-            )
+        _check_layout(self.path, version)
         with self._write_db:
             self._write_db.executescript(_TABLES)
             self._write_db.execute(f"PRAGMA user_version = {SCHEMA}")
@@ -227,20 +223,60 @@ class Store:
             self._lock_file = None
 
 
-def read_identity(folder: Path) -> dict[str, str]:
-    """What a study's store says it belongs to.
+class StoreReader:
+    """A study's store, only looked at; a run may be writing to it meanwhile (a `ponder.core.cache.Cache`).
+
+    Args:
+        folder: the study's directory; it need not be writable.
 
     Raises:
         StoreError: there is no store, or it cannot be read.
+        StoreMismatchError: it has another layout.
     """
-    path = folder / "store.sqlite"
-    if not path.exists():
-        raise StoreError(f"{folder} holds no study (no store.sqlite); give a directory that ponder bench wrote")
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            return dict(db.execute("SELECT key, value FROM meta"))
-    except sqlite3.Error as error:
-        raise _store_error(path, error) from error
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "store.sqlite"
+        if not self.path.exists():
+            raise StoreError(f"{folder} holds no study (no store.sqlite); give a directory that ponder bench wrote")
+        uri = self.path.absolute().as_uri()
+        for mode in ("mode=ro", "mode=ro&immutable=1"):  # the second for directories that cannot be written
+            self._db = sqlite3.connect(f"{uri}?{mode}", uri=True, check_same_thread=False)
+            try:
+                version = self._db.execute("PRAGMA user_version").fetchone()[0]
+                _check_layout(self.path, version)
+                self.facts = dict(self._db.execute("SELECT key, value FROM meta"))
+                return
+            except StoreError:
+                self._db.close()
+                raise
+            except sqlite3.Error as error:
+                self._db.close()
+                failure = _store_error(self.path, error)
+        raise failure
+
+    def get(self, key: bytes) -> Completion | None:
+        """The stored completion of a content key, or None."""
+        try:
+            row = self._db.execute("SELECT data FROM draws WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise _store_error(self.path, error) from error
+        return None if row is None else decode(row[0])
+
+    async def put(self, items: Sequence[tuple[bytes, Completion]]) -> None:
+        """Keep nothing: a verifier that is asked anew is asked anew the next time, too."""
+        return None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+
+def _check_layout(path: Path, version: int) -> None:
+    if version not in (0, SCHEMA):
+        raise StoreMismatchError(
+            f"{path} has layout {version}, this ponder reads layout {SCHEMA}; "
+            "use the version that wrote it, or another --out"
+        )
 
 
 def encode(completion: Completion) -> bytes:
