@@ -1,5 +1,6 @@
 """Killed, busy, foreign, damaged, full: what a study's directory goes through."""
 
+import asyncio
 import json
 import os
 import random
@@ -143,13 +144,11 @@ async def test_every_completion_comes_back_as_it_was() -> None:
     assert tops is not None and str(tops[0]["x"]) == "nan"
 
 
-async def test_what_was_put_is_there_for_another_process(tmp_path: Path) -> None:
+def test_what_was_put_is_there_for_another_process(tmp_path: Path) -> None:
+    count = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('select count(*) from draws').fetchone())"
     with Store(tmp_path, IDENTITY) as store:
-        await store.put([(b"0" * 16, Completion("kept", 1))])
-        code = (
-            "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('select count(*) from draws').fetchone())"
-        )
-        seen = subprocess.run([sys.executable, "-c", code, str(store.path)], capture_output=True, check=True)
+        asyncio.run(store.put([(b"0" * 16, Completion("kept", 1))]))
+        seen = subprocess.run([sys.executable, "-c", count, str(store.path)], capture_output=True, check=True)
     assert seen.stdout.strip() == b"(1,)"
 
 

@@ -75,14 +75,14 @@ def grade_result(result: Result, task: Task) -> Outcome:
                 failures.append(Failure("grade", candidate.index, type(error).__name__, str(error)))
         graded.append(right[key])
     best = result.chosen[0] if result.chosen else None
-    bad = {(f.stage, f.index) for f in failures if f.stage != "select"}
+    samples = {f.index for f in failures if f.index is not None}
     return Outcome(
         correct=best is not None and graded[best],
         covered=any(graded),
         drawn=len(graded),
         right=sum(graded),
         status=result.status,
-        errors=len(bad) + sum(f.stage == "select" for f in failures),
+        errors=len(samples) + sum(f.index is None for f in failures),
         lost=sum(c.error is not None for c in result.candidates),
         cut=sum(c.finish == "length" for c in result.candidates),
         unparsed=sum(c.error is None and not c.valid for c in result.candidates),

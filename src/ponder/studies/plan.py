@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -130,15 +130,52 @@ class Study:
             if key in merged:
                 value = merged[key]
                 merged[key] = (value,) if isinstance(value, (str, int)) else tuple(value)
+        for key, (fits, allowed) in _KINDS.items():
+            if merged.get(key) is not None and not fits(merged[key]):
+                raise StudyError(f"{where}: {key} = {merged[key]!r} is not allowed; it must be {allowed}")
         if "stop" in merged.get("sampling", {}):
             stop = merged["sampling"]["stop"]
             merged["sampling"] = {**merged["sampling"], "stop": (stop,) if isinstance(stop, str) else tuple(stop)}
         if "prices" in merged:
-            merged["prices"] = {k: tuple(float(x) for x in v) for k, v in merged["prices"].items()}
+            merged["prices"] = {k: tuple(map(float, v)) for k, v in merged["prices"].items()}
         try:
             return cls(**merged)
         except TypeError as error:
             raise StudyError(f"{where}: {error}") from None
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_price(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 3
+        and all(isinstance(x, (int, float)) and not isinstance(x, bool) and x >= 0 for x in value)
+    )
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("model", "task", "budget", "study_budget", "process"), (_is_text, "text")),
+    **dict.fromkeys(("limit", "seed", "concurrency"), (_is_whole, "a whole number")),
+    "strategies": (lambda v: all(map(_is_text, v)), "a list of texts"),
+    "samples": (lambda v: all(map(_is_whole, v)), "a list of whole numbers"),
+    "sampling": (_is_table, "a table such as {temperature = 0.8}"),
+    "prices": (
+        lambda v: _is_table(v) and all(map(_is_price, v.values())),
+        "a table of model = [prompt, cached, generated] in dollars per million tokens",
+    ),
+}
+"""What each key of a study may hold."""
 
 
 def _own_samples(strategy: Strategy) -> int:
