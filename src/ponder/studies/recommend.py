@@ -238,7 +238,9 @@ class _Advisor:
             best = self._best(inside)
             point = self.points[best]
             limit = f" within {_amount(budget, self.axis)} a problem" if budget is not None else ""
-            headline = f"Nothing measured{limit} reaches {target:.3g}: the best is {_name(point)} with {_share(point)}."
+            headline = (
+                f"Nothing measured{limit} reaches {_percent(target)}: the best is {_name(point)} with {_share(point)}."
+            )
             if reach[best] > 1 - SURE:
                 needed = _problems_for_level(point, target)
                 notes.append(
@@ -249,7 +251,7 @@ class _Advisor:
         chosen = reaching[0]
         point, probability = self.points[chosen], reach[chosen]
         headline = (
-            f"To reach {target:.3g}, use {_name(point)}: accuracy {_share(point)} for "
+            f"To reach {_percent(target)}, use {_name(point)}: accuracy {_share(point)} for "
             f"{_amount(self.cost(point), self.axis)} a problem."
         )
         cheaper = [i for i in inside if self.cost(self.points[i]) < self.cost(point) and reach[i] > 1 - SURE]
@@ -295,7 +297,7 @@ class _Advisor:
             verdict = "" if extra.low > 0 else ", which these problems cannot tell from nothing"
             notes.append(
                 f"The most accurate is {_name(best)}: {_share(best)} for {_amount(self.cost(best), self.axis)}, "
-                f"{_signed(extra)} more{verdict}."
+                f"{_signed(extra)}{verdict}."
             )
         contenders: tuple[Contender, ...] = ()
         decided = True
@@ -331,7 +333,7 @@ class _Advisor:
             closest = min(near, key=lambda c: c.difference)
             contenders += tuple(near)
             notes.append(
-                f"{_name(closest.option)} ({closest.option.accuracy:.3g}) costs no more and cannot be told apart"
+                f"{_name(closest.option)} ({_percent(closest.option.accuracy)}) costs no more and cannot be told apart"
                 + (f"; about {closest.problems_needed} problems would decide." if closest.problems_needed else ".")
             )
         return self._result("knee", chosen, None if same else gain.probability, decided, contenders, None, headline,
@@ -374,7 +376,7 @@ class _Advisor:
         return PairedDifference(a.accuracy - b.accuracy, *percentiles(gaps), above, n, spread)
 
     def _undecided(self, contenders: tuple[Contender, ...], probability: float, what: str) -> list[str]:
-        names = [f"{_name(c.option)} ({c.option.accuracy:.3g})" for c in contenders[:4]]
+        names = [f"{_name(c.option)} ({_percent(c.option.accuracy)})" for c in contenders[:4]]
         more = f" and {len(contenders) - 4} more" if len(contenders) > 4 else ""
         lines = [
             f"The data cannot decide: the choice {what} with probability {probability:.0%}. "
@@ -515,11 +517,15 @@ def _name(what: Point | Option) -> str:
 
 def _share(point: Point) -> str:
     low, high = point.interval
-    return f"{point.accuracy:.3g} ({low:.2f} to {high:.2f})"
+    return f"{_percent(point.accuracy)} ({low * 100:.0f} to {high * 100:.0f})"
+
+
+def _percent(value: float) -> str:
+    return f"{value * 100:.1f}".removesuffix(".0") + " %"
 
 
 def _signed(gap: PairedDifference) -> str:
-    return f"{gap.estimate:+.3g} ({gap.low:+.2f} to {gap.high:+.2f})"
+    return f"{gap.estimate * 100:+.1f} points ({gap.low * 100:+.0f} to {gap.high * 100:+.0f})"
 
 
 def _amount(value: float, axis: Axis) -> str:
