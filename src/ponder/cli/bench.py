@@ -59,7 +59,7 @@ def command(
         from ponder.studies.plan import Study
 
         chosen = {**Study.from_toml(study).sampling, **chosen}
-    progress: Any = Silent() if as_json or quiet or not sys.stderr.isatty() else Bars()
+    progress: Any = Silent() if as_json or quiet else Bars() if sys.stderr.isatty() else Announced()
     try:
         with progress if isinstance(progress, Bars) else _nothing():
             results = bench(
@@ -124,6 +124,25 @@ def _nothing() -> Any:
     return nullcontext()
 
 
+def _most(rows: int, problems: int, most: Spend) -> str:
+    cost = f", ${most.cost_usd:.4g}" if most.cost_usd else ""
+    return (
+        f"{rows} rows × {problems} problems: at most {most.model_calls:,} draws, "
+        f"{most.tokens:,} tokens{cost} (stored draws cost nothing; judges are not counted)"
+    )
+
+
+class Announced:
+    """Where nobody watches: only the most that it can cost, on standard error."""
+
+    def begin(self, rows: int, problems: int, most: Spend) -> None:
+        """Say what it can cost at most."""
+        click.echo(_most(rows, problems, most), err=True)
+
+    def finished(self, series: Series, outcome: Outcome, replayed: bool) -> None:
+        """Nothing."""
+
+
 class Bars:
     """A bar per row, with accuracy so far and tokens spent."""
 
@@ -152,12 +171,7 @@ class Bars:
     def begin(self, rows: int, problems: int, most: Spend) -> None:
         """Say what it can cost at most."""
         self._problems = problems
-        cost = f", ${most.cost_usd:.2f}" if most.cost_usd else ""
-        self._progress.console.print(
-            f"{rows} rows × {problems} problems: at most {most.model_calls} draws, "
-            f"{most.tokens:,} tokens{cost} (judges not counted)",
-            style="dim",
-        )
+        self._progress.console.print(_most(rows, problems, most), style="dim", soft_wrap=True)
 
     def finished(self, series: Series, outcome: Outcome, replayed: bool) -> None:
         """Move a row's bar."""

@@ -52,13 +52,11 @@ class StudyRuntime(Runtime):
         limits: hard limits over the whole study; `seconds` count from this run's start.
         already: what earlier runs of the study have spent.
         stop: why the study cannot go on, once that is known.
-        fresh: what this run has really spent on model calls.
     """
 
     limits: Budget = field(default_factory=Budget)
     already: Spend = field(default_factory=Spend)
     stop: Exception | None = None
-    fresh: Spend = field(default_factory=Spend)
 
     def __post_init__(self) -> None:
         self.session = SessionCache(self.cache)
@@ -104,19 +102,15 @@ class StudyRuntime(Runtime):
         return self.study_meter.reserve(worst)
 
     def landed(self, model: Model, request: Request, index: int, completion: Completion) -> Spend:
-        """Take note of a fresh completion; returns what it cost.
+        """Take note of a fresh completion; returns what it cost, if the study has limits.
 
         Raises:
             StudyError: too many in a row were lost.
         """
-        cost = completion_spend(
-            completion,
-            prompt_length=completion.prompt_tokens,
-            shape=None,
-            price=self.prices.of(model),
-            verifying=False,
-        )
-        self.fresh = self.fresh + cost
+        cost = Spend()
+        if self.study_meter.limited:
+            price = self.prices.of(model)
+            cost = completion_spend(completion, prompt_length=0, shape=None, price=price, verifying=False)
         if completion.error is None:
             self._lost.clear()
             return cost
