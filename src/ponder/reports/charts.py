@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 760, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 20, 20, 54
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 20, 20, 62
 
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "plus", "down", "ring")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "12 4", "1 2", "6 2 1 2")
@@ -98,7 +98,7 @@ def line_chart(
     for value in x_ticks:
         at = to_x(value)
         out.append(f'<line class="tickline" x1="{at:.1f}" x2="{at:.1f}" y1="{floor}" y2="{floor + 5}"/>')
-        out.append(f'<text class="tick" x="{at:.1f}" y="{floor + 19}" text-anchor="middle">{short(value)}</text>')
+        out.append(f'<text class="tick" x="{at:.1f}" y="{floor + 21}" text-anchor="middle">{short(value)}</text>')
     out.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{floor}" y2="{floor}"/>')
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     out.append(f'<text class="label" x="{middle:.0f}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>')
@@ -175,15 +175,19 @@ def _log_scale(low: float, high: float) -> tuple[Scale, list[float]]:
     def to_x(value: float) -> float:
         return _LEFT + (math.log(value) - a) / (b - a) * (WIDTH - _LEFT - _RIGHT)
 
-    first, last = math.exp(a), math.exp(b)
-    # Doublings read best for few draws, decades for much.
-    if last / first < 150 and first > 0.5:
-        ticks = [2.0**p for p in range(-1, 60) if first <= 2.0**p <= last and p >= 0]
-        if low > 40:
-            ticks = _decades(first, last, (1, 2, 5))
-    else:
-        ticks = _decades(first, last, (1, 2, 5) if last / first < 2000 else (1,))
-    return to_x, ticks or [low, high]
+    return to_x, log_ticks(math.exp(a), math.exp(b)) or [low, high]
+
+
+def log_ticks(first: float, last: float) -> list[float]:
+    """Round numbers on a logarithmic axis: doublings for small numbers, decades (with 2 and 5) for large ones.
+
+    >>> log_ticks(0.9, 17), log_ticks(30, 700)
+    ([1.0, 2.0, 4.0, 8.0, 16.0], [50.0, 100.0, 200.0, 500.0])
+    """
+    ratio = last / first
+    if ratio < 150 and 0.5 < first <= 20:
+        return [2.0**p for p in range(60) if first <= 2.0**p <= last]
+    return _decades(first, last, (1, 2, 5) if ratio < 2000 else (1,))
 
 
 def _decades(first: float, last: float, steps: Sequence[int]) -> list[float]:

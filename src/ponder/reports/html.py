@@ -130,7 +130,7 @@ def redact(text: str) -> str:
     >>> redact("openai:m@https://user:pw@host/v1 api_key = 'abc'")
     'openai:m@https://…@host/v1 api_key = …'
     """
-    return _BEARER.sub("…", _USER_INFO.sub(r"\1…@", _SECRET.sub(r"\1…", text)))
+    return _SECRET.sub(r"\1…", _USER_INFO.sub(r"\1…@", _BEARER.sub("…", text)))
 
 
 def _breakable(text: str) -> Any:
@@ -252,7 +252,8 @@ def _difference_cell(data: Measured, point: Point, base: Point) -> dict[str, Any
     table = data.shared([point, base])
     if table is not None:
         gap = paired_difference(table[:, 0], table[:, 1])
-        verdict = "better" if gap.low > 0 else "worse" if gap.high < 0 else "open"
+        same = not np.any(table[:, 0] != table[:, 1])
+        verdict = "same" if same else "better" if gap.low > 0 else "worse" if gap.high < 0 else "open"
         cell |= {"difference": gap.estimate, "low": gap.low, "high": gap.high, "verdict": verdict}
     return cell
 

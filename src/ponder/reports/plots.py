@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ponder.errors import MissingExtraError, ParameterError, StoreError
+from ponder.reports.charts import log_ticks, short
 from ponder.reports.html import CoverageFit, coverage_fit, redact
 from ponder.studies.measured import Axis, Measured
 from ponder.studies.recommend import Recommendation
@@ -99,9 +100,10 @@ def _draw_quality(axes: Any, data: Measured, axis: Axis, advice: Recommendation 
     if advice is not None and advice.choice is not None and advice.axis == axis.name:
         choice = advice.choice
         axes.plot(choice.cost, 100 * choice.accuracy, "o", markersize=15, markerfacecolor="none", color="black")
-    axes.set_xscale("log", base=2 if axis.name == "samples" else 10)
+    axes.set_xscale("log")
+    axes.set_xticks(log_ticks(*axes.get_xlim()), minor=False)
+    axes.minorticks_off()
     axes.xaxis.set_major_formatter(_plain_numbers)
-    axes.xaxis.set_minor_formatter(_plain_numbers if _narrow(axes) else lambda *_: "")
     axes.set_xlabel(f"{axis.label} per problem")
     axes.set_ylabel("Accuracy, % (95 % interval)")
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2, fontsize=8.5)
@@ -135,12 +137,5 @@ def _draw_coverage(axes: Any, fit: CoverageFit) -> None:
     axes.legend(loc="lower right", fontsize=8.5)
 
 
-def _narrow(axes: Any) -> bool:
-    low, high = axes.get_xlim()
-    return bool(high / low < 30)
-
-
 def _plain_numbers(value: float, _: object) -> str:
-    from ponder.reports.charts import short
-
     return short(value)
