@@ -159,6 +159,7 @@ class Bars:
             transient=True,
         )
         self._bars: dict[tuple[str, int], Any] = {}
+        self._so_far: dict[tuple[str, int], list[float]] = {}
         self._problems = 0
 
     def __enter__(self) -> Bars:
@@ -179,9 +180,8 @@ class Bars:
         if key not in self._bars:
             name = f"{series.strategy} @{series.budget}"
             self._bars[key] = self._progress.add_task(name, total=self._problems, accuracy="", tokens=0)
-        done = list(series.outcomes.values())
-        accuracy = sum(o.correct for o in done) / len(done)
-        tokens = sum(s.get("generated_tokens", 0) for o in done for s in o.spend.values())
-        bar = self._progress.tasks[self._bars[key]]
-        completed = min(bar.completed + 1, self._problems)
-        self._progress.update(self._bars[key], completed=completed, accuracy=f"{accuracy:.2f}", tokens=int(tokens))
+        so_far = self._so_far.setdefault(key, [0, 0, 0])
+        for i, amount in enumerate((1, outcome.correct, sum(s["generated_tokens"] for s in outcome.spend.values()))):
+            so_far[i] += amount
+        done, right, tokens = so_far
+        self._progress.update(self._bars[key], completed=done, accuracy=f"{right / done:.2f}", tokens=int(tokens))
