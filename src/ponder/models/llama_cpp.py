@@ -1,17 +1,17 @@
 """A GGUF file run in this process by llama.cpp, through the package `xllamacpp`.
 
-The package's server runs in a thread of this process, with continuous batching and a prompt cache; it
-is spoken to over the loopback interface, guarded by a key of its own. `n` completions of one prompt
-share its evaluation.
+Completions of one prompt share its evaluation, concurrent requests share batches, and a prompt (or the
+beginning of one, such as its examples) that was seen lately is not evaluated again.
 
-Seeds: completion i of a call draws with (the call's first seed + i). The same call gives the same
-texts as long as llama.cpp groups the arithmetic alike: a prompt that comes from the cache, or another
-request in the same batch, can round differently in the last bit and so, rarely, pick another token.
-`cache_prompt=false` with one request at a time repeats exactly. What a study has stored is never drawn
-again, so its results do not change.
+Seeds: completion i of a call draws with (the call's first seed + i), what it would draw alone with that
+seed. llama.cpp's arithmetic rounds differently with the size of a batch and with how much of a prompt is
+cached, and now and then that changes a token. `repeatable=true` rules it out: no prompt cache, one call at
+a time, and so the same texts for the same call every time, at a fraction of the speed. What a study
+has stored is never drawn again, so its results do not depend on this.
 
-Log-probabilities are those of the untempered distribution, of all tokens but the one that ends the
-text.
+Log-probabilities are of the distribution before temperature and filters, one for each generated token,
+the one that ends the text (or the stop text's) included. llama.cpp reports none for the parts of a
+character that takes several tokens, such as an emoji; a completion with one carries no log-probability.
 """
 
 from __future__ import annotations
@@ -19,34 +19,27 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import secrets
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import orjson
 
+from ponder.core.merge import merge
 from ponder.core.model import Capabilities, Chunk, Completion, Finish, Model, Request
 from ponder.core.problem import Prompt
 from ponder.core.registry import MODELS, arguments_for, canonical, model
 from ponder.core.spec import Term
-from ponder.errors import (
-    ContextLengthError,
-    EndpointError,
-    MissingExtraError,
-    ModelError,
-    ModelNotFoundError,
-    ParameterError,
-    SpecError,
-)
+from ponder.errors import EndpointError, ModelNotFoundError, ParameterError, SpecError
+from ponder.models._llama_server import Running, Settings, refusal, release, running, too_long
 from ponder.models.catalog import CATALOG, cache_dir, file_digest
 from ponder.models.gguf import shape
 
-_FINISH: dict[str, Finish] = {"eos": "stop", "word": "stop", "limit": "length", "none": "stop"}
-_LOADED_AT_MOST = 2
+_FINISH: dict[str, Finish] = {"eos": "stop", "word": "stop", "limit": "length"}
+_LARGEST_EVENT = 1 << 24
 
 
 @model("llamacpp", aliases=("llama_cpp",))
@@ -56,41 +49,41 @@ class LlamaCpp(Model):
 
     Args:
         source: a name from `ponder models list`, or a path to a `.gguf` file.
-        context: tokens of key-value cache, shared by all sequences under way.
+        context: tokens of key-value cache, shared by all sequences under way; one sequence uses at most
+            what the model was trained for.
         parallel: sequences decoded together.
-        threads: processor threads; None takes all cores.
-        cache_prompt: keep evaluated prompts for later requests.
+        threads: processor threads; None takes all cores that this process may use.
+        repeatable: the same call gives the same texts every time, slowly.
     """
 
     source: str
     context: int = 16384
     parallel: int = 32
     threads: int | None = None
-    cache_prompt: bool = True
-    max_concurrency: int = field(default=16, init=False)
+    repeatable: bool = False
+    max_concurrency: int = field(default=32, init=False)
 
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if self.context < 64 or self.parallel < 1 or (self.threads is not None and self.threads < 1):
-            given = (self.context, self.parallel, self.threads)
-            raise ParameterError(self, "context/parallel/threads", given, allowed="≥ 64, ≥ 1 and ≥ 1")
+        for name, value, least in (("context", self.context, 64), ("parallel", self.parallel, 1)):
+            if value < least:
+                raise ParameterError(self, name, value, allowed=f"an integer ≥ {least}")
+        if self.threads is not None and self.threads < 1:
+            raise ParameterError(self, "threads", self.threads, allowed="an integer ≥ 1 or none")
         found, trained = shape(self.path)
         limit = min(self.context, trained) if trained else self.context
-        object.__setattr__(self, "shape", found)
-        object.__setattr__(
-            self,
-            "capabilities",
-            Capabilities(
-                max_n=self.parallel,
-                logprobs=True,
-                max_top_logprobs=100,
-                prefix=True,
-                prompt_cache=self.cache_prompt,
-                context_tokens=limit,
-            ),
+        can = Capabilities(
+            max_n=self.parallel,
+            logprobs=True,
+            max_top_logprobs=100,
+            prefix=True,
+            prompt_cache=not self.repeatable,
+            context_tokens=limit,
         )
-        object.__setattr__(self, "_clients", {})
+        object.__setattr__(self, "shape", found)
+        object.__setattr__(self, "capabilities", can)
+        object.__setattr__(self, "max_concurrency", self.parallel)
 
     @classmethod
     def from_term(cls, term: Term) -> LlamaCpp:
@@ -116,7 +109,9 @@ class LlamaCpp(Model):
             hint = f"fetch it with: ponder models pull {self.source}"
         else:
             path = Path(self.source).expanduser()
-            hint = f"give a .gguf file, or one of: {', '.join(CATALOG)}"
+            hint = (
+                f"give a .gguf file, or one of: {', '.join(CATALOG)} (fetch it with: ponder models pull smollm2-135m)"
+            )
         if not path.is_file():
             raise ModelNotFoundError(f"llamacpp: no model file at {path}; {hint}")
         return path
@@ -126,220 +121,214 @@ class LlamaCpp(Model):
         """The digest of the weights: the same file under another name is the same model."""
         return f"gguf:{_digest(self.path)[:24]}"
 
+    def count_tokens(self, prompt: Prompt) -> int:
+        """The exact number, chat template included (loads the model if it is not)."""
+        server = self._running()
+        return len(server.tokens(server.text(prompt)))
+
     async def sample(self, request: Request) -> AsyncIterator[tuple[int, Completion]]:
-        """Completions of one call (all at once), or of parallel streams if they are watched or raced."""
-        prompt = await self._prompt(request.prompt) + request.prefix
-        body = self._body(request, prompt)
+        """Completions as they end; those of one call share the prompt's evaluation.
+
+        Watched or raced ones are streams of their own, each with its own seed, so that one can be
+        stopped without the others.
+        """
+        server = await asyncio.to_thread(self._running)
+        tokens = server.tokens(server.text(request.prompt) + request.prefix)
+        limit = self.capabilities.context_tokens or self.context
+        if len(tokens) >= limit:
+            raise too_long(str(self), len(tokens), limit)
+        length = min(request.sampling.max_new_tokens, limit - len(tokens))
+        together = min(self.parallel, max(1, (self.context - len(tokens)) // length))
         if request.watch is not None or request.stream:
-            for position in range(request.n):
-                yield position, await self._stream(request, position, body)
-            return
-        started = time.monotonic()
-        answer = await self._post("/completion", body)
-        choices = answer if isinstance(answer, list) else [answer]
-        seconds = (time.monotonic() - started) / max(len(choices), 1)
-        for choice in choices:
-            position = int(choice.get("index", 0))
-            yield position, _completion(choice, request, seconds, first=position == 0)
+            together = 1
+        parts = [range(i, min(i + together, request.n)) for i in range(0, request.n, together)]
+        calls = [self._call(server, request, tokens, length, part) for part in parts]
+        async with aclosing(merge(calls)) as merged:
+            async for item in merged:
+                yield item
 
     async def aclose(self) -> None:
-        """Close connections; the loaded model stays for the next call of this process."""
-        client = self._clients.pop(id(asyncio.get_running_loop()), None)  # type: ignore[attr-defined]
-        if client is not None:
-            await client.close()
+        """Free the model, unless an equal one is still in use; the next call loads it again."""
+        release(self._settings(), self)
 
-    # ------------------------------------------------------------------ requests
+    # ------------------------------------------------------------------ one call
 
-    def _body(self, request: Request, prompt: str) -> dict[str, Any]:
+    def _settings(self) -> Settings:
+        return Settings(self.path.resolve(), self.context, self.parallel, self.threads)
+
+    def _running(self) -> Running:
+        return running(self._settings(), self)
+
+    def _body(self, request: Request, tokens: Sequence[int], length: int, part: range) -> bytes:
         sampling = request.sampling
-        return {
-            "prompt": prompt,
-            "n_cmpl": request.n,
-            "n_predict": sampling.max_new_tokens,
-            "seed": request.seeds[0],
+        body = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k or 0,
             "min_p": sampling.min_p or 0.0,
             "samplers": ["temperature", "top_k", "top_p", "min_p"],
-            "repeat_penalty": 1.0,
+            "cache_prompt": not self.repeatable,
+            **dict(sampling.extra),
+            "prompt": tokens,
+            "n_cmpl": len(part),
+            "n_predict": length,
+            "seed": request.seeds[part.start],
             "stop": list(sampling.stop),
             "n_probs": 0 if sampling.logprobs is None else max(sampling.logprobs, 1),
             "post_sampling_probs": False,
-            "cache_prompt": self.cache_prompt,
-            "response_fields": None,
-            **dict(sampling.extra),
+            "stream": True,
+            "return_progress": False,
+            "timings_per_token": len(part) == 1,
         }
+        return orjson.dumps(body)
 
-    async def _prompt(self, prompt: Prompt) -> str:
-        """Text as it is; messages through the model's own chat template."""
-        if isinstance(prompt, str):
-            return prompt
-        shown: str = (await self._post("/apply-template", {"messages": [dict(m) for m in prompt]}))["prompt"]
-        return shown
-
-    async def _stream(self, request: Request, position: int, body: Mapping[str, Any]) -> Completion:
-        """One completion token by token, through the watcher; its slot is free once this ends."""
-        index, started = request.offset + position, time.monotonic()
-        seed = request.seeds[position]
-        pieces: list[str] = []
-        logprobs: list[float] = []
-        tops: list[Mapping[str, float]] = []
-        wanted = request.sampling.logprobs
-        n_tokens, prompt_tokens, cached = 0, 0, 0
-
-        def made(finish: Finish, reason: str | None = None) -> Completion:
-            return Completion(
-                "".join(pieces),
-                n_tokens,
-                finish,
-                reason,
-                logprob=math.fsum(logprobs) if wanted is not None else None,
-                prompt_tokens=prompt_tokens,
-                cached_tokens=cached,
-                requests=1,
-                seconds=time.monotonic() - started,
-                token_logprobs=tuple(logprobs) if wanted is not None else None,
-                top_logprobs=tuple(tops) if wanted else None,
-            )
-
+    async def _call(
+        self, server: Running, request: Request, tokens: Sequence[int], length: int, part: range
+    ) -> AsyncIterator[tuple[int, Completion]]:
+        """Completions of the positions in `part`, always streamed: only so does hanging up stop the work."""
+        growing = {i: _Growing(request, i == part.start, len(part)) for i in part}
+        slots = self.parallel if self.repeatable else len(part)
         try:
-            client = await self._client()
-            stream = {**body, "n_cmpl": 1, "seed": seed, "stream": True}
-            async with client.post("/completion", data=orjson.dumps(stream)) as response:
-                if response.status != 200:
-                    raise _error(await response.read(), self, request)
-                async for line in response.content:
-                    if not line.startswith(b"data: "):
-                        continue
-                    event = orjson.loads(line[6:])
-                    if "error" in event:
-                        raise _error(line[6:], self, request)
-                    pieces.append(event.get("content", ""))
-                    new, top = _logprobs(event, wanted)
-                    logprobs += new
-                    tops += top
-                    n_tokens = event.get("tokens_predicted", n_tokens)
-                    prompt_tokens = event.get("tokens_evaluated", prompt_tokens)
-                    cached = (event.get("timings") or {}).get("cache_n", cached)
-                    if event.get("stop"):
-                        kind = event.get("stop_type", "none")
-                        return made(_FINISH.get(kind, "stop"), event.get("stopping_word", "") if kind == "word" else "")
-                    chunk = Chunk(index, pieces[-1], 1, tuple(new) if new else None, tuple(top) if top else None)
-                    if request.watch is not None and request.watch(chunk):
-                        response.close()
-                        return made("stopped_early")
-        except asyncio.CancelledError:
+            async with server.room.take(slots, len(tokens) + len(part) * length):
+                growing[part.start].prompt_tokens = len(tokens)
+                async with aclosing(_events(server, self._body(request, tokens, length, part), str(self))) as events:  # type: ignore[type-var]
+                    async for event in events:
+                        position = part.start + int(event["index"])
+                        one = growing[position]
+                        if event.get("stop"):
+                            del growing[position]
+                            yield position, one.ended(event)
+                            continue
+                        chunk = one.add(event, request.offset + position)
+                        if request.watch is not None and request.watch(chunk):
+                            del growing[position]
+                            yield position, one.completion("stopped_early")
+                            return
+        except (asyncio.CancelledError, GeneratorExit):
             if request.lost is not None:
-                request.lost(index, made("cancelled"))
+                for position, one in growing.items():
+                    request.lost(request.offset + position, one.completion("cancelled"))
             raise
-        raise EndpointError(f"{self}: the stream ended before the completion did")
-
-    async def _post(self, path: str, body: Mapping[str, Any]) -> Any:
-        import aiohttp
-
-        try:
-            client = await self._client()
-            async with client.post(path, data=orjson.dumps(body)) as response:
-                raw = await response.read()
-        except aiohttp.ClientError as error:
-            raise EndpointError(f"{self}: the model's server does not answer: {error}") from error
-        if response.status != 200:
-            raise _error(raw, self, None)
-        return orjson.loads(raw)
-
-    async def _client(self) -> Any:
-        """One HTTP session per event loop, to the one server of this file and these settings."""
-        import aiohttp
-
-        clients: dict[int, Any] = self._clients  # type: ignore[attr-defined]
-        key = id(asyncio.get_running_loop())
-        if key not in clients or clients[key].closed:
-            address, secret = await asyncio.to_thread(_server, self)
-            if key in clients and not clients[key].closed:
-                return clients[key]
-            clients[key] = aiohttp.ClientSession(
-                address,
-                connector=aiohttp.TCPConnector(limit=0),
-                timeout=aiohttp.ClientTimeout(total=None),
-                headers={"Authorization": f"Bearer {secret}", "Content-Type": "application/json"},
-            )
-        return clients[key]
+        if growing:
+            raise EndpointError(f"{self}: the stream ended before {len(growing)} of {len(part)} completions did")
 
 
-_SERVERS: OrderedDict[tuple[Any, ...], tuple[Any, str]] = OrderedDict()
-"""Servers of this process with their keys, least recently used first."""
+class _Growing:
+    """A completion under way.
 
+    Args:
+        request: what it answers.
+        first: whether it carries the prompt's cost.
+        share: how many completions the call has; each is charged its part of the time.
+    """
 
-def _server(wanted: LlamaCpp) -> tuple[str, str]:
-    """Address and key of the server for a model, started if it is not running."""
-    key = (str(wanted.path), wanted.context, wanted.parallel, wanted.threads)
-    if key not in _SERVERS:
-        try:
-            import xllamacpp
-        except ImportError:
-            raise MissingExtraError("llamacpp models", "xllamacpp", "llamacpp") from None
-        while len(_SERVERS) >= _LOADED_AT_MOST:
-            _SERVERS.popitem(last=False)
-        secret = secrets.token_hex(16)
-        settings = xllamacpp.CommonParams()
-        settings.model.path = str(wanted.path)
-        settings.n_ctx, settings.n_parallel, settings.kv_unified = wanted.context, wanted.parallel, True
-        threads = wanted.threads or os.cpu_count() or 1
-        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
-        settings.verbosity, settings.api_keys = -1, [secret]
-        try:
-            _SERVERS[key] = (xllamacpp.Server(settings), secret)
-        except RuntimeError as error:
-            raise ModelError(f"{wanted}: llama.cpp cannot load {wanted.path}: {error}") from error
-    _SERVERS.move_to_end(key)
-    server, secret = _SERVERS[key]
-    return server.listening_address, secret
+    def __init__(self, request: Request, first: bool, share: int) -> None:
+        self.wanted = request.sampling.logprobs
+        self.first, self.share = first, share
+        self.pieces: list[str] = []
+        self.tokens: list[str] = []
+        self.logprobs: list[float] = []
+        self.tops: list[Mapping[str, float]] = []
+        self.n_tokens = self.prompt_tokens = self.cached_tokens = 0
+        self.started = time.monotonic()
 
+    def add(self, event: Mapping[str, Any], index: int) -> Chunk:
+        """Take in one event: a token, or the last of several that make a character."""
+        new = int(event.get("tokens_predicted", self.n_tokens + 1)) - self.n_tokens
+        self.n_tokens += new
+        text = str(event.get("content", ""))
+        self.pieces.append(text)
+        self._note_cached(event)
+        seen = list(_alternatives(event)) if self.wanted is not None else []
+        for token, logprob, top in seen:
+            self.tokens.append(token)
+            self.logprobs.append(logprob)
+            self.tops.append(top)
+        if len(seen) != new:
+            return Chunk(index, text, new)
+        logprobs = tuple(logprob for _, logprob, _ in seen)
+        return Chunk(index, text, new, logprobs, tuple(top for *_, top in seen) if self.wanted else None)
 
-def _completion(choice: Mapping[str, Any], request: Request, seconds: float, *, first: bool) -> Completion:
-    wanted = request.sampling.logprobs
-    logprobs, tops = _logprobs(choice, wanted)
-    kind = choice.get("stop_type", "none")
-    cached = (choice.get("timings") or {}).get("cache_n", 0)
-    return Completion(
-        choice["content"],
-        int(choice.get("tokens_predicted", 0)),
-        _FINISH.get(kind, "stop"),
-        choice.get("stopping_word", "") if kind == "word" else "",
-        logprob=math.fsum(logprobs) if wanted is not None else None,
-        prompt_tokens=int(choice.get("tokens_evaluated", 0)) if first else 0,
-        cached_tokens=int(cached) if first else 0,
-        requests=1 if first else 0,
-        seconds=seconds,
-        token_logprobs=tuple(logprobs) if wanted is not None else None,
-        top_logprobs=tuple(tops) if wanted else None,
-    )
+    def ended(self, event: Mapping[str, Any]) -> Completion:
+        """The completion, by the event that ends it."""
+        self.pieces.append(str(event.get("content", "")))
+        self.n_tokens = int(event.get("tokens_predicted", self.n_tokens))
+        self._note_cached(event)
+        kind = str(event.get("stop_type", "none"))
+        reason = {"word": str(event.get("stopping_word", "")), "eos": ""}.get(kind)
+        return self.completion(_FINISH.get(kind, "stop"), reason)
 
-
-def _logprobs(event: Mapping[str, Any], wanted: int | None) -> tuple[list[float], list[Mapping[str, float]]]:
-    """Log-probabilities of the tokens in an answer or a piece of one, and of the most likely alternatives."""
-    if wanted is None:
-        return [], []
-    tokens = event.get("completion_probabilities") or []
-    chosen = [math.nan if t.get("logprob") is None else float(t["logprob"]) for t in tokens]
-    tops: list[Mapping[str, float]] = []
-    if wanted:
-        tops = [{a["token"]: float(a["logprob"]) for a in t.get("top_logprobs", [])} for t in tokens]
-    return chosen, tops
-
-
-def _error(raw: bytes, wanted: LlamaCpp, request: Request | None) -> ModelError:
-    try:
-        said = orjson.loads(raw).get("error", {})
-    except (orjson.JSONDecodeError, AttributeError):
-        return EndpointError(f"{wanted}: unexpected answer {raw[:200]!r}")
-    if said.get("type") == "exceed_context_size_error":
-        return ContextLengthError(
-            f"{wanted}: the prompt has {said.get('n_prompt_tokens')} tokens, the context {said.get('n_ctx')}; "
-            "shorten it, or use a model (or context=…) that holds it"
+    def completion(self, finish: Finish, reason: str | None = None) -> Completion:
+        """What there is so far."""
+        known = self.wanted is not None and len(self.logprobs) == self.n_tokens
+        known = known and not any(map(math.isnan, self.logprobs))
+        return Completion(
+            "".join(self.pieces),
+            self.n_tokens,
+            finish,
+            reason,
+            logprob=math.fsum(self.logprobs) if known else None,
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
+            requests=int(self.first and self.prompt_tokens > 0),
+            seconds=(time.monotonic() - self.started) / self.share,
+            tokens=tuple(self.tokens) if known else None,
+            token_logprobs=tuple(self.logprobs) if known else None,
+            top_logprobs=tuple(self.tops) if known and self.wanted else None,
         )
-    return EndpointError(f"{wanted}: {said.get('message', raw[:200])}", status=said.get("code"))
+
+    def _note_cached(self, event: Mapping[str, Any]) -> None:
+        timings = event.get("timings")
+        if timings and self.first:
+            self.cached_tokens = min(int(timings.get("cache_n", 0)), self.prompt_tokens)
+
+
+def _alternatives(event: Mapping[str, Any]) -> Iterator[tuple[str, float, Mapping[str, float]]]:
+    """Per token its text, its log-probability (NaN if there is none) and the most likely ones' by text.
+
+    Tokens that share a text, as incomplete characters do, count as the likeliest of them.
+    """
+    for token in event.get("completion_probabilities") or ():
+        top: dict[str, float] = {}
+        for other in token.get("top_logprobs", ()):
+            if other.get("logprob") is not None:
+                top[other["token"]] = max(float(other["logprob"]), top.get(other["token"], -math.inf))
+        logprob = token.get("logprob")
+        yield token["token"], math.nan if logprob is None else float(logprob), top
+
+
+async def _events(server: Running, body: bytes, who: str) -> AsyncIterator[Mapping[str, Any]]:
+    """What the server sends; leaving the loop hangs up, and it stops generating within a step.
+
+    A session belongs to one event loop, and several loops may share a server; opening one for each call
+    costs far less than a token does.
+    """
+    import aiohttp
+
+    try:
+        async with (
+            aiohttp.ClientSession(
+                server.address, timeout=aiohttp.ClientTimeout(total=None), read_bufsize=_LARGEST_EVENT
+            ) as session,
+            session.post("/completion", data=body, headers=server.headers) as response,
+        ):
+            try:
+                if response.status != 200:
+                    raise refusal(await response.read(), who)
+                async for line in response.content:
+                    if not line.startswith((b"data: {", b"error: {")):
+                        continue
+                    event = orjson.loads(line.partition(b": ")[2])
+                    if "error" in event:
+                        raise refusal(orjson.dumps(event), who)
+                    yield event
+            finally:
+                response.close()
+    except aiohttp.ClientError as error:
+        raise EndpointError(f"{who}: the model's server broke off: {error}") from error
+
+
+_DIGESTS: dict[str, str] = {}
 
 
 def _digest(path: Path) -> str:
@@ -347,6 +336,8 @@ def _digest(path: Path) -> str:
     facts = path.stat()
     place = cache_dir() / "digests.json"
     key = f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}"
+    if key in _DIGESTS:
+        return _DIGESTS[key]
     try:
         known = orjson.loads(place.read_bytes())
     except (OSError, orjson.JSONDecodeError):
@@ -359,5 +350,5 @@ def _digest(path: Path) -> str:
             scratch.write_bytes(orjson.dumps(known))
             scratch.replace(place)
         except OSError:
-            return str(known[key])  # only costs hashing again next time
-    return str(known[key])
+            pass  # only costs hashing again next time
+    return _DIGESTS.setdefault(key, str(known[key]))
