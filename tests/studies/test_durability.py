@@ -99,7 +99,7 @@ def test_a_killed_study_goes_on_to_the_same_results_and_repeats_no_finished_call
 ) -> None:
     script, whole, n_calls = undisturbed
     out, log = tmp_path / "out", tmp_path / "log"
-    fatal = random.Random(moment).randint(1, n_calls - 1)
+    fatal = random.Random(moment).randint(1, n_calls * 3 // 4)
     running = _start(script, out, log)
     while len(_calls(log)) < fatal:
         assert running.poll() is None, "the study ended before it could be killed"
