@@ -132,6 +132,12 @@ def test_without_a_goal_the_knee_of_the_front_is_named(tmp_path: Path) -> None:
     assert [o.budget for o in got.front] == [1, 2, 4, 8, 16]
 
 
+def test_a_front_that_does_not_bend_is_followed_to_its_end(tmp_path: Path) -> None:
+    specs = [("single", 1, 0.3, 20)] + [("majority", k, a, 20 * k) for k, a in ((2, 0.4), (4, 0.5), (8, 0.6))]
+    got = recommend(study(tmp_path, specs))
+    assert got.choice is not None and got.choice.budget == 8
+
+
 def test_when_nothing_beats_a_single_sample_it_says_so(tmp_path: Path) -> None:
     got = recommend(study(tmp_path, [("single", 1, 0.5, 20), ("majority", 4, 0.4, 80)]))
     assert got.choice is not None and got.choice.strategy == "single" and got.gain is None and got.decided

@@ -48,12 +48,17 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: ArrayLike) -> Any:
         i = np.arange(int(few))
         wrong = np.prod(np.maximum(samples - many - i, 0) / (samples - i))
         return float(right / samples) if size == 1 else float(1.0 - wrong)
-    out = np.zeros(samples.shape)
-    # Group by (n, c, k): a study has few distinct triples, and each product then needs no padding.
-    flat = np.stack([samples.ravel(), few.ravel(), many.ravel()])
-    triples, where = np.unique(flat, axis=1, return_inverse=True)
-    fail = np.empty(triples.shape[1])
-    for at, (n_, few_, many_) in enumerate(triples.T):
+    # A study has few distinct (n, c, k): compute each product once, without padding.
+    base = int(samples.max(initial=0)) + 1
+    if base**3 < 2**62:
+        keys, where = np.unique((samples * base + few) * base + many, return_inverse=True)
+        triples = np.stack([keys // base**2, keys // base % base, keys % base], axis=1)
+    else:
+        triples, where = np.unique(
+            np.stack([x.ravel() for x in (samples, few, many)], axis=1), axis=0, return_inverse=True
+        )
+    fail = np.empty(len(triples))
+    for at, (n_, few_, many_) in enumerate(triples):
         i = np.arange(few_)
         fail[at] = np.prod(np.maximum(n_ - many_ - i, 0) / (n_ - i))
     out = 1.0 - fail[np.ravel(where)].reshape(samples.shape)

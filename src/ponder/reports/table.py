@@ -23,10 +23,12 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     lost = any(_trouble(row) for row in rows)
     dollars = any(row.get("cost_usd") for row in rows)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("strategy", overflow="fold")
+    table.add_column("strategy", overflow="fold", min_width=18)
     names = ["n", "accuracy", "95 %", "coverage", "tokens", "calls"]
-    for name in [*names, *["$"] * dollars, *["trouble"] * lost]:
+    for name in [*names, *["$"] * dollars]:
         table.add_column(name, justify="right", no_wrap=True)
+    if lost:
+        table.add_column("trouble", min_width=12, overflow="fold")
     last = None
     for row in rows:
         n = max(int(row.get("n_problems") or 0), 1)

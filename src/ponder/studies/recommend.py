@@ -5,7 +5,8 @@ verifier would reach, and never recommended: nobody has the reference of an open
 
 Everything is resampled over problems, the same problems for every point. "Best" is the highest accuracy within a
 budget, or the cheapest point that reaches a target; without either it is the knee of the Pareto front, the point
-that lies farthest above the straight line from its cheapest to its best point in (ln compute, accuracy).
+that lies farthest above the straight line from its cheapest to its best point in (ln compute, accuracy), or the best
+point if the front hardly bends.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ SURE = 0.95
 """A statement counts as decided from this probability on."""
 
 _RESAMPLES = 2000
+
+_BEND = 0.15
+"""How far a knee lies above the chord at least, as a share of the front's rise."""
 
 
 @dataclass(frozen=True)
@@ -493,8 +497,8 @@ def _knee(costs: Sequence[float], values: Sequence[float]) -> int:
     x, y = np.log(np.maximum(costs, 1e-300)), np.asarray(values)
     x, y = (x - x[0]) / (x[-1] - x[0]), (y - y[0]) / (y[-1] - y[0])
     above = y - x
-    # Where the curve never rises above the chord, more compute pays off to the end.
-    return int(np.argmax(above)) if above[1:-1].max() > 1e-9 else len(costs) - 1
+    # Where the curve hardly rises above the chord, more compute pays off to the end.
+    return int(np.argmax(above)) if above.max() > _BEND else len(costs) - 1
 
 
 def _problems_for_level(point: Point, level: float) -> int | None:
