@@ -315,6 +315,15 @@ async def test_a_study_runs_inside_an_event_loop_too(tmp_path: Path) -> None:
     assert inside.rows == run().rows
 
 
+def test_other_prices_are_counted_anew_from_the_stored_draws(tmp_path: Path) -> None:
+    free = run(tmp_path)
+    model = Backend()
+    priced = run(tmp_path, model, prices={"backend": (1.0, 1.0, 2.0)})
+    assert model.drawn == [] and free.rows[-1]["cost_usd"] == 0
+    row = priced.rows[-1]
+    assert row["cost_usd"] == pytest.approx((row["prompt_tokens"] + 2 * row["generated_tokens"]) / 1e6)
+
+
 def test_concurrency_changes_nothing() -> None:
     strategies = ["best_of_n", "repeated_sampling | majority", "best_of_n(n=4, verifier=llm_judge)"]
     assert run(strategies=strategies, concurrency=1).rows == run(strategies=strategies, concurrency=64).rows

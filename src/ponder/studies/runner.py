@@ -195,6 +195,10 @@ async def abench(
         sampling = study_sampling(plan, prepared.model, prepared.task, store.fact("logprobs"))
         prepared = replace(prepared, sampling=sampling)
         await store.note("logprobs", "no" if sampling.logprobs is None else "yes")
+        prices = str(sorted(plan.prices.items()))
+        if store.fact("prices") != prices:  # stored outcomes carry dollars: count them anew, from stored draws
+            await store.forget_outcomes()
+            await store.note("prices", prices)
         write_whole(Path(out) / "study.toml", plan.to_toml().encode())
         return await _Run(prepared, store, store, progress or Silent()).start(check)
 

@@ -140,6 +140,10 @@ class Store:
         row = (strategy, budget, problem, orjson.dumps(outcome))
         await self._submit("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?)", [row])
 
+    async def forget_outcomes(self) -> None:
+        """Drop all outcomes; the draws they were made of stay."""
+        await self._submit("DELETE FROM outcomes WHERE strategy IS NOT ?", [(None,)])
+
     def outcomes(self, strategy: str, budget: int) -> Iterator[tuple[str, dict[str, Any]]]:
         """Problem ids with their stored outcomes."""
         query = "SELECT problem, data FROM outcomes WHERE strategy = ? AND budget = ?"
