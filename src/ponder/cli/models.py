@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import click
 
+_OTHERS = {
+    "llamacpp:PATH.gguf": "any GGUF file, in this process",
+    "openai:NAME@URL": "an OpenAI-compatible endpoint (vLLM, SGLang, Ollama, llama-server, hosted)",
+    "sim:default": "a simulated model with known truth (also sim:weak, sim:strong)",
+}
+
 
 @click.group("models")
 def command() -> None:
@@ -17,21 +23,25 @@ def pull_command(name: str, as_json: bool) -> None:
     """Fetch NAME from the package index into the cache (nothing happens if it is there)."""
     from ponder.models.catalog import listed, pull
 
+    name = name.removeprefix("llamacpp:")
     entry = listed(name)
-    there = entry.path.exists()
-    if not there and not as_json:
-        click.echo(f"{entry.name}: {entry.size_mb} MB, licence: {entry.licence}")
-    path = pull(name, say=(lambda _: None) if as_json else click.echo)
+    there = entry.present
+    if not there:
+        click.echo(f"{entry.name}: {entry.size_mb} MB, licence: {entry.licence}", err=True)
+        if entry.terms:
+            click.echo(entry.terms, err=True)
+    path = pull(name, say=lambda what: click.echo(what, err=True))
     if as_json:
         import json
 
-        click.echo(json.dumps({"name": name, "path": str(path), "fetched": not there}))
+        shown = {"name": f"llamacpp:{name}", "path": str(path), "fetched": not there, "sha256": entry.digest}
+        click.echo(json.dumps(shown))
     else:
         click.echo(f"{path} {'was there' if there else 'is ready'}; use it as llamacpp:{name}")
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_command(as_json: bool) -> None:
     """Show which models can be fetched, and how others are named."""
     from ponder.models.catalog import CATALOG
@@ -39,20 +49,24 @@ def list_command(as_json: bool) -> None:
     rows = [
         {
             "name": f"llamacpp:{m.name}",
-            "present": m.path.exists(),
+            "present": m.present,
+            "path": str(m.path) if m.present else None,
             "size_mb": m.size_mb,
             "licence": m.licence,
             "about": m.about,
-            "from": ", ".join(m.packages),
+            "from": [f"PyPI {wheel}" for wheel in m.wheels],
         }
         for m in CATALOG.values()
     ]
     if as_json:
         import json
 
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(json.dumps({"models": rows, "others": _OTHERS}, indent=2))
         return
-    for row in rows:
-        state = click.style("here    ", fg="green") if row["present"] else f"pull {row['size_mb']:>3}"
-        click.echo(f"{state}  {row['name']:<24} {row['about']} ({row['licence']})")
-    click.echo("\nothers: llamacpp:PATH.gguf, openai:NAME@URL, sim:default, sim:weak, sim:strong")
+    for m, row in zip(CATALOG.values(), rows, strict=True):
+        state = "here" if m.present else f"{m.size_mb} MB; fetch it with: ponder models pull {m.name}"
+        more = f" and {len(m.wheels) - 1} more" if len(m.wheels) > 1 else ""
+        click.echo(f"{row['name']}  {m.about}\n    {m.licence}, PyPI {m.wheels[0]}{more}, {state}")
+    click.echo("\nothers:")
+    for name, about in _OTHERS.items():
+        click.echo(f"  {name:<20} {about}")
