@@ -1,0 +1,333 @@
+import asyncio
+import sys
+from contextlib import aclosing
+from dataclasses import replace
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+import ponder
+from ponder import testing
+from ponder.core.context import Context
+from ponder.core.model import Request, Sampling
+from ponder.errors import (
+    AuthenticationError,
+    CapabilityError,
+    ContextLengthError,
+    EndpointError,
+    ParameterError,
+    SpecError,
+)
+from ponder.models.openai_compatible import OpenAICompatible
+from ponder.processes.text_steps import TextSteps
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+from fake_endpoint import FakeEndpoint
+
+CHAT = ({"role": "user", "content": "How much is 2+2?"},)
+
+
+def model_at(server, **options):
+    return OpenAICompatible("m", server.url, first_pause_s=0.001, **options)
+
+
+async def ask(model, n=1, prompt=CHAT, sampling=None, **options):
+    request = Request(prompt, sampling or Sampling(logprobs=0), tuple(range(7, 7 + n)), **options)
+    try:
+        async with aclosing(model.sample(request)) as landing:
+            return [completion async for _, completion in landing]
+    finally:
+        await model.aclose()
+
+
+def with_server(body, **options):
+    async def go():
+        async with FakeEndpoint(**options) as server:
+            return await body(server), server
+
+    return asyncio.run(go())
+
+
+def context(model, budget=None, **sampling):
+    problem = ponder.Problem("p", CHAT, "4")
+    return Context(
+        problem,
+        TextSteps(model),
+        task=testing.Sums(),
+        budget=budget,
+        sampling=Sampling(**sampling),
+        runtime=ponder.Runtime(),
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "openai:gpt-4o",
+        "openai:m@http://localhost:8000/v1",
+        "openai:org/m:tag@https://h/v1(max_n=4, prefix=vllm)",
+        "openai:m@http://h/v1(api=completions, n=false)",
+    ],
+)
+def test_the_text_form_round_trips(text):
+    assert str(ponder.model(text)) == text
+    assert ponder.model(str(ponder.model(text))) == ponder.model(text)
+
+
+def test_impossible_forms_are_refused():
+    with pytest.raises(SpecError, match="a model is expected"):
+        ponder.model("openai")
+    with pytest.raises(ParameterError, match="url"):
+        OpenAICompatible("m", "localhost:8000")
+
+
+def test_n_choices_come_from_one_request_and_carry_the_prompt_once():
+    got, server = with_server(lambda s: ask(model_at(s), n=4))
+    assert len(server.requests) == 1 and server.requests[0]["n"] == 4 and server.requests[0]["seed"] == 7
+    assert [c.prompt_tokens > 0 for c in got] == [True, False, False, False]
+    assert sum(c.n_tokens for c in got) == server.completion_tokens
+    assert sum(c.requests for c in got) == 1 and got[0].cached_tokens == 1
+    assert all(c.logprob == -0.5 * c.n_tokens for c in got)
+
+
+def test_plain_text_goes_to_completions_with_its_prefix():
+    got, server = with_server(lambda s: ask(model_at(s), prompt="Q: 2+2?\nA:", prefix=" Let"))
+    assert server.requests[0]["prompt"] == "Q: 2+2?\nA: Let"
+    assert got[0].logprob is not None
+
+
+def test_a_partial_chat_answer_is_continued_as_the_server_wants_it():
+    _, vllm = with_server(lambda s: ask(model_at(s, prefix="vllm"), prefix="So"))
+    assert vllm.requests[0]["messages"][-1] == {"role": "assistant", "content": "So"}
+    assert vllm.requests[0]["continue_final_message"] is True
+    with pytest.raises(CapabilityError, match="prefix=vllm"):
+        with_server(lambda s: ask(model_at(s), prefix="So"))
+
+
+def test_messages_need_a_chat_endpoint():
+    with pytest.raises(CapabilityError, match="use api=chat"):
+        with_server(lambda s: ask(model_at(s, api="completions")))
+
+
+def test_sampling_settings_are_sent_only_when_set():
+    _, plain = with_server(lambda s: ask(model_at(s), sampling=Sampling()))
+    assert not {"top_k", "min_p", "stop", "logprobs", "n"} & set(plain.requests[0])
+    full = Sampling(temperature=0.3, top_p=0.9, top_k=5, min_p=0.1, stop=("x",), logprobs=2, extra=(("best", 1),))
+    _, server = with_server(lambda s: ask(model_at(s), sampling=full))
+    sent = server.requests[0]
+    assert (sent["temperature"], sent["top_p"], sent["top_k"], sent["min_p"]) == (0.3, 0.9, 5, 0.1)
+    assert (sent["stop"], sent["logprobs"], sent["top_logprobs"], sent["best"]) == (["x"], True, 2, 1)
+
+
+@pytest.mark.parametrize("fault", [429, 500, 502, 503, "garbage", "error_200", (429, {"Retry-After": "0"})])
+def test_a_failure_that_passes_is_tried_again(fault):
+    got, server = with_server(lambda s: ask(model_at(s)), faults=[fault, fault])
+    assert len(server.requests) == 3 and got[0].text.startswith("The answer")
+
+
+def test_retry_after_is_obeyed_as_seconds_and_as_a_date(monkeypatch):
+    waits = []
+    real = asyncio.sleep
+
+    async def sleep(seconds, *rest):
+        waits.append(seconds)
+        await real(0)
+
+    monkeypatch.setattr("ponder.models.openai_compatible.asyncio.sleep", sleep)
+    monkeypatch.setattr("ponder.models.openai_compatible.time.time", lambda: 1_000_000.0)
+    faults = [(429, {"Retry-After": "7"}), (503, {"Retry-After": formatdate(1_000_009, usegmt=True)})]
+    with_server(lambda s: ask(model_at(s)), faults=faults)
+    assert [w for w in waits if w > 1] == [7.0, 9.0]
+
+
+@pytest.mark.parametrize("fault", [500, "garbage", "error_200"])
+def test_a_failure_that_stays_is_an_error_and_never_an_answer(fault):
+    async def go(server):
+        ctx = context(model_at(server, max_retries=1))
+        candidates = await ctx.draw(ctx.problem, 2)
+        await ctx.runtime.aclose()
+        return candidates, ctx
+
+    (candidates, ctx), _ = with_server(go, faults=[fault] * 20)
+    assert len(candidates) == 2
+    assert all(c.error and c.output is None and c.finish == "error" for c in candidates)
+    assert len(ctx.failures) == 2 and ctx.ledger.total.model_calls == 0
+
+
+def test_a_choice_without_text_is_lost_and_the_others_count():
+    got, _ = with_server(lambda s: ask(model_at(s), n=2), faults=["null"])
+    assert all(c.error and c.finish == "error" for c in got)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "says"),
+    [
+        (401, AuthenticationError, r"\$PONDER_TEST_KEY is not set"),
+        (404, EndpointError, "Is 'm' served there"),
+        (400, EndpointError, "HTTP 400: fault 400"),
+        ("too_long", ContextLengthError, "maximum context length"),
+    ],
+)
+def test_a_refusal_says_what_to_do(fault, error, says):
+    with pytest.raises(error, match=says):
+        with_server(lambda s: ask(model_at(s, key_env="PONDER_TEST_KEY")), faults=[fault])
+
+
+def test_nothing_at_the_address_is_said_at_once():
+    with pytest.raises(EndpointError, match=r"nothing answers at http://127\.0\.0\.1:9/v1") as caught:
+        asyncio.run(ask(OpenAICompatible("m", "http://127.0.0.1:9/v1")))
+    assert caught.value.fatal
+
+
+def test_the_key_is_sent_and_shown_nowhere(monkeypatch):
+    monkeypatch.setenv("PONDER_TEST_KEY", "sk-secret")
+    with pytest.raises(AuthenticationError) as caught:
+        with_server(lambda s: ask(model_at(s, key_env="PONDER_TEST_KEY")), faults=[401])
+    model = OpenAICompatible("m", "http://h/v1", key_env="PONDER_TEST_KEY")
+    for shown in (str(caught.value), str(model), repr(model), model.identity):
+        assert "sk-secret" not in shown
+    _, server = with_server(lambda s: ask(model_at(s, key_env="PONDER_TEST_KEY")))
+    assert server.keys == {"Bearer sk-secret"}
+
+
+def test_fewer_choices_than_asked_for_are_topped_up():
+    async def go(server):
+        ctx = context(model_at(server))
+        candidates = await ctx.draw(ctx.problem, 10)
+        await ctx.runtime.aclose()
+        return candidates, ctx
+
+    (candidates, ctx), server = with_server(go, at_most=3)
+    assert [c.index for c in candidates] == list(range(10))
+    assert ctx.ledger.total.requests == len(server.requests) == 4
+
+
+def test_an_endpoint_that_ignores_n_is_asked_in_parallel():
+    async def go(server):
+        ctx = context(model_at(server))
+        candidates = await ctx.draw(ctx.problem, 64)
+        await ctx.runtime.aclose()
+        return candidates
+
+    candidates, server = with_server(go, ignore_n=True, latency_s=0.02)
+    assert len(candidates) == 64 and len(server.requests) == 64
+    assert server.in_flight_most == 63, "after the first answer the rest must be under way at once"
+
+
+def test_an_endpoint_without_choices_gives_up_with_a_reason():
+    async def go(server):
+        ctx = context(model_at(server))
+        candidates = await ctx.draw(ctx.problem, 2)
+        await ctx.runtime.aclose()
+        return candidates
+
+    candidates, _ = with_server(go, at_most=0)
+    assert all(c.error.startswith("EmptyResponseError") for c in candidates)
+
+
+def test_nan_log_probabilities_are_recorded_on_the_sample():
+    async def go(server):
+        ctx = context(model_at(server), logprobs=0)
+        await ctx.draw(ctx.problem, 2)
+        await ctx.runtime.aclose()
+        return ctx.failures
+
+    failures, _ = with_server(go, logprobs="nan")
+    assert [f.kind for f in failures] == ["nan_logprob"] * 2
+
+
+def test_best_of_4_with_a_judge_is_eight_calls_here_and_at_the_endpoint():
+    async def go(server):
+        model = model_at(server)
+        ctx = context(model)
+        result = await ponder.parse("best_of_n(n=4, verifier=llm_judge)").run(ctx.problem, ctx)
+        await model.aclose()
+        return result
+
+    result, server = with_server(go)
+    total = result.total
+    assert (total.model_calls, total.verifier_calls, total.calls) == (4, 4, 8)
+    assert server.completions == 8
+    assert total.generated_tokens == server.completion_tokens
+    assert total.prompt_tokens == server.prompt_tokens
+    assert total.requests == len(server.requests) == 5
+
+
+def test_a_watcher_ends_a_stream_and_the_server_stops():
+    async def go(server):
+        seen = []
+
+        def watch(chunk):
+            seen.append(chunk.text)
+            return len(seen) == 2
+
+        (completion,) = await ask(model_at(server), watch=watch)
+        for _ in range(200):
+            await asyncio.sleep(0.005)
+            if not server.open_streams:
+                break
+        return completion
+
+    completion, server = with_server(go, answers=lambda *_: " ".join(["wörd"] * 400), token_delay_s=0.002)
+    assert (completion.text, completion.finish, completion.n_tokens) == ("wörd wörd", "stopped_early", 2)
+    assert server.open_streams == 0 and server.streamed[0][0] < 100
+
+
+def test_losers_of_a_race_are_cancelled_and_charged_what_they_generated():
+    async def go(server):
+        ctx = context(model_at(server))
+        async with aclosing(ctx.stream(ctx.problem, 3, race=True)) as landing:
+            async for _ in landing:
+                break
+        await asyncio.sleep(0.1)
+        await ctx.runtime.aclose()
+        return ctx.ledger.stages
+
+    def answers(_, seed, __):
+        lengths = answers.lengths
+        return " ".join(["w"] * lengths.setdefault(seed, 5 if not lengths else 4000))
+
+    answers.lengths = {}
+    stages, server = with_server(go, answers=answers, token_delay_s=0.001)
+    assert server.open_streams == 0
+    assert 0 < stages["cancelled"].generated_tokens < 4000
+
+
+def test_a_stream_that_is_cut_is_an_error_of_that_sample():
+    async def go(server):
+        ctx = context(model_at(server, max_retries=0))
+        async with aclosing(ctx.stream(ctx.problem, 1, race=True)) as landing:
+            drawn = [c async for c in landing]
+        await ctx.runtime.aclose()
+        return drawn
+
+    (candidate,), _ = with_server(go, faults=["cut"], answers=lambda *_: "a b c d e f")
+    assert candidate.error and "stream" in candidate.error
+
+
+def test_a_deadline_cancels_and_keeps_what_is_there():
+    async def go(server):
+        model = replace(model_at(server), max_concurrency=2, n=False)
+        ctx = context(model, budget=ponder.Budget(seconds=0.35))
+        result = await ponder.parse("repeated_sampling(n=40) | majority").run(ctx.problem, ctx)
+        await model.aclose()
+        return result
+
+    result, server = with_server(go, latency_s=0.1)
+    assert 0 < len(result.candidates) < 40 and result.status == "ok"
+    assert "time limit" in result.reason
+    assert server.in_flight == 0
+
+
+@pytest.mark.parametrize("limit", [0, 5, 20, 60, 300])
+@pytest.mark.parametrize("ignore_n", [False, True])
+def test_a_token_budget_holds_at_an_endpoint_nobody_knows(limit, ignore_n):
+    async def go(server):
+        ctx = context(model_at(server), budget=ponder.Budget(generated_tokens=limit), max_new_tokens=20)
+        await ctx.draw(ctx.problem, 30)
+        await ctx.runtime.aclose()
+        return ctx.ledger.total.generated_tokens
+
+    spent, server = with_server(go, ignore_n=ignore_n)
+    assert spent <= limit and server.completion_tokens <= limit

@@ -1,0 +1,146 @@
+"""An OpenAI-compatible endpoint for tests: deterministic, counted, and as broken as a test asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from hashlib import blake2b
+
+from aiohttp import web
+
+
+def default_answer(prompt: str, seed: int, index: int) -> str:
+    """A number that depends on prompt, seed and index alone."""
+    if "Score: N" in prompt:
+        return "Looks fine.\nScore: 7"
+    digest = blake2b(f"{prompt}|{seed}|{index}".encode(), digest_size=2).digest()
+    return f"The answer is {digest[0] % 5}."
+
+
+class FakeEndpoint:
+    """`async with FakeEndpoint() as server`: `server.url`, `.requests` (bodies), `.completions`, `.in_flight_most`.
+
+    Args:
+        answers: (prompt text, seed, choice index) to text.
+        faults: consumed one a request before it is answered: an HTTP status, a (status, headers) pair, or one of
+            `garbage`, `no_choices`, `error_200`, `null`, `cut`.
+        ignore_n: one choice whatever is asked for.
+        at_most: never more choices than this in one answer.
+        latency_s: before an answer.
+        token_delay_s: between streamed tokens.
+        logprobs: whether it gives any; `"nan"` gives null instead of numbers.
+    """
+
+    def __init__(self, answers=default_answer, faults=(), *, ignore_n=False, at_most=999, latency_s=0.0,
+                 token_delay_s=0.0, logprobs=True):  # fmt: skip
+        self.answers, self.faults = answers, deque(faults)
+        self.ignore_n, self.at_most, self.latency_s, self.token_delay_s = ignore_n, at_most, latency_s, token_delay_s
+        self.logprobs = logprobs
+        self.requests, self.streamed = [], []
+        self.completions = self.prompt_tokens = self.completion_tokens = 0
+        self.in_flight = self.in_flight_most = self.open_streams = 0
+        self.keys = set()
+
+    async def __aenter__(self):
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self._serve)
+        app.router.add_post("/v1/completions", self._serve)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+        return self
+
+    async def __aexit__(self, *_):
+        await self._runner.cleanup()
+
+    async def _serve(self, request):
+        body = await request.json()
+        self.requests.append(body)
+        self.keys.add(request.headers.get("Authorization"))
+        self.in_flight += 1
+        self.in_flight_most = max(self.in_flight_most, self.in_flight)
+        try:
+            if self.latency_s:
+                await asyncio.sleep(self.latency_s)
+            fault = self.faults.popleft() if self.faults else None
+            return await self._answer(request, body, fault)
+        finally:
+            self.in_flight -= 1
+
+    async def _answer(self, request, body, fault):
+        if isinstance(fault, (int, tuple)):
+            status, headers = (fault, {}) if isinstance(fault, int) else fault
+            return web.json_response({"error": {"message": f"fault {status}"}}, status=status, headers=headers)
+        if fault == "garbage":
+            return web.Response(text="<html>gateway</html>")
+        if fault == "error_200":
+            return web.json_response({"error": {"message": "overloaded"}})
+        if fault == "too_long":
+            message = "This model's maximum context length is 8 tokens"
+            return web.json_response({"error": {"message": message}}, status=400)
+        chat = "messages" in body
+        prompt = json.dumps(body["messages"], ensure_ascii=False) if chat else body["prompt"]
+        n = 0 if fault == "no_choices" else min(1 if self.ignore_n else body.get("n", 1), self.at_most)
+        if body.get("stream"):
+            return await self._stream(request, body, prompt, chat, fault)
+        texts = [self.answers(prompt, body.get("seed", 0), i) for i in range(n)]
+        usage = self._usage(prompt, texts)
+        choices = [self._choice(i, t, chat, body, fault) for i, t in enumerate(texts)]
+        return web.json_response({"choices": choices, "usage": usage})
+
+    def _usage(self, prompt, texts):
+        used = {"prompt_tokens": len(prompt.split()), "completion_tokens": sum(len(t.split()) for t in texts)}
+        self.completions += len(texts)
+        self.prompt_tokens += used["prompt_tokens"]
+        self.completion_tokens += used["completion_tokens"]
+        return {**used, "prompt_tokens_details": {"cached_tokens": 1}}
+
+    def _choice(self, i, text, chat, body, fault):
+        text = None if fault == "null" else text
+        choice = {"index": i, "finish_reason": "stop"}
+        choice.update({"message": {"role": "assistant", "content": text}} if chat else {"text": text})
+        if self.logprobs and body.get("logprobs") and text is not None:
+            value = None if self.logprobs == "nan" else -0.5
+            words = text.split()
+            if chat:
+                tokens = [
+                    {"token": w, "logprob": value, "top_logprobs": [{"token": w, "logprob": -0.5}]} for w in words
+                ]
+                choice["logprobs"] = {"content": tokens}
+            else:
+                tops = [{w: -0.5} for w in words]
+                choice["logprobs"] = {"token_logprobs": [value] * len(words), "tokens": words, "top_logprobs": tops}
+        return choice
+
+    async def _stream(self, request, body, prompt, chat, fault):
+        text = self.answers(prompt, body.get("seed", 0), 0)
+        words = [w if i == 0 else f" {w}" for i, w in enumerate(text.split())]
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        sent = [0]
+        self.streamed.append(sent)
+        self.open_streams += 1
+        try:
+            for i, word in enumerate(words):
+                if fault == "cut" and i == 2:
+                    request.transport.close()
+                    return response
+                delta = {"delta": {"content": word}} if chat else {"text": word}
+                event = json.dumps({"choices": [{"index": 0, **delta}]}, ensure_ascii=False)
+                raw = f"data: {event}\n\n".encode()
+                await response.write(raw[:9])
+                await response.write(raw[9:])
+                sent[0] += 1
+                await asyncio.sleep(self.token_delay_s)
+            end = {
+                "choices": [{"index": 0, ("delta" if chat else "text"): {} if chat else "", "finish_reason": "stop"}]
+            }
+            await response.write(f"data: {json.dumps(end)}\n\n".encode())
+            usage = {"choices": [], "usage": self._usage(prompt, [text])}
+            await response.write(f"data: {json.dumps(usage)}\n\ndata: [DONE]\n\n".encode())
+        finally:
+            self.open_streams -= 1
+        return response
