@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class Spend:
 
     def values(self) -> tuple[float, ...]:
         """All amounts, in the order of the fields."""
-        return tuple(getattr(self, name) for name in FIELDS)
+        amounts: tuple[float, ...] = _values(self)
+        return amounts
 
     def as_dict(self) -> dict[str, float]:
         """Amounts by name."""
@@ -71,6 +73,7 @@ class Spend:
 
 
 FIELDS = tuple(f.name for f in fields(Spend))
+_values = attrgetter(*FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
