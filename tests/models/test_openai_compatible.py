@@ -156,8 +156,41 @@ def test_a_failure_that_stays_is_an_error_and_never_an_answer(fault):
 
 
 def test_a_choice_without_text_is_lost_and_the_others_count():
-    got, _ = with_server(lambda s: ask(model_at(s), n=2), faults=["null"])
-    assert all(c.error and c.finish == "error" for c in got)
+    got, _ = with_server(lambda s: ask(model_at(s), n=3), faults=["null_first"])
+    assert [(bool(c.error), c.finish) for c in got] == [(True, "error"), (False, "stop"), (False, "stop")]
+    assert got[0].text == "" and got[1].text.startswith("The answer")
+
+
+def test_a_closed_connection_is_tried_again():
+    got, server = with_server(lambda s: ask(model_at(s)), faults=["reset"])
+    assert got[0].text.startswith("The answer") and len(server.requests) == 2
+
+
+def test_an_answer_that_takes_too_long_is_tried_again():
+    got, server = with_server(lambda s: ask(model_at(s, timeout_s=0.2)), faults=["slow"])
+    assert got[0].text.startswith("The answer") and len(server.requests) == 2
+
+
+def test_without_usage_and_log_probabilities_tokens_are_estimated_and_never_nothing():
+    got, _ = with_server(lambda s: ask(model_at(s), n=2), usage=False, logprobs=False, answers=lambda *_: "x" * 10)
+    assert [c.n_tokens for c in got] == [3, 3]
+
+
+def test_openai_itself_is_told_the_length_limit_by_its_new_name():
+    request = Request(CHAT, Sampling(max_new_tokens=9), (1,))
+    assert OpenAICompatible("m")._body(request)[1]["max_completion_tokens"] == 9
+    assert OpenAICompatible("m", "http://h/v1")._body(request)[1]["max_tokens"] == 9
+
+
+def test_a_key_that_the_endpoint_repeats_is_not_passed_on(monkeypatch):
+    monkeypatch.setenv("PONDER_TEST_KEY", "sk-secret")
+    model = OpenAICompatible("m", "http://h/v1", key_env="PONDER_TEST_KEY")
+    assert "sk-secret" not in str(model._error(401, {}, b'{"error": {"message": "bad key sk-secret"}}'))
+
+
+def test_a_host_that_does_not_exist_is_said_at_once():
+    with pytest.raises(EndpointError, match=r"nothing answers at http://no-such-host\.invalid/v1.*vllm serve m"):
+        asyncio.run(ask(OpenAICompatible("m", "http://no-such-host.invalid/v1", max_retries=0)))
 
 
 @pytest.mark.parametrize(
@@ -294,16 +327,19 @@ def test_losers_of_a_race_are_cancelled_and_charged_what_they_generated():
     assert 0 < stages["cancelled"].generated_tokens < 4000
 
 
-def test_a_stream_that_is_cut_is_an_error_of_that_sample():
+@pytest.mark.parametrize(("fault", "says"), [("cut", "stream"), ("event_error", "out of memory")])
+def test_a_stream_that_breaks_is_an_error_of_that_sample_and_what_came_is_counted(fault, says):
     async def go(server):
         ctx = context(model_at(server, max_retries=0))
         async with aclosing(ctx.stream(ctx.problem, 1, race=True)) as landing:
             drawn = [c async for c in landing]
         await ctx.runtime.aclose()
-        return drawn
+        return drawn, ctx.ledger.total
 
-    (candidate,), _ = with_server(go, faults=["cut"], answers=lambda *_: "a b c d e f")
-    assert candidate.error and "stream" in candidate.error
+    ((candidate,), spent), server = with_server(go, faults=[fault], answers=lambda *_: "a b c d e f")
+    assert candidate.error and says in candidate.error and candidate.output is None
+    assert (spent.generated_tokens, spent.requests) == (2, 1) and spent.prompt_tokens > 0
+    assert server.open_streams == 0
 
 
 def test_a_deadline_cancels_and_keeps_what_is_there():

@@ -1,7 +1,11 @@
-"""An OpenAI-compatible endpoint for tests: deterministic, counted, and as broken as a test asks for."""
+"""An OpenAI-compatible endpoint for tests: deterministic, counted, and as broken as a test asks for.
+
+python tests/support/fake_endpoint.py --port 0 [--log FILE] [--latency S]    # prints its URL, serves until killed
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 from collections import deque
@@ -24,19 +28,24 @@ class FakeEndpoint:
     Args:
         answers: (prompt text, seed, choice index) to text.
         faults: consumed one a request before it is answered: an HTTP status, a (status, headers) pair, or one of
-            `garbage`, `no_choices`, `error_200`, `null`, `cut`.
+            `garbage`, `no_choices`, `error_200`, `null` (in every choice), `null_first`, `too_long`, `slow` (half a
+            second), `reset` (the connection is closed unanswered), `cut` (a stream ends after two tokens),
+            `event_error` (a stream reports an error after two tokens).
         ignore_n: one choice whatever is asked for.
         at_most: never more choices than this in one answer.
         latency_s: before an answer.
         token_delay_s: between streamed tokens.
         logprobs: whether it gives any; `"nan"` gives null instead of numbers.
+        usage: whether it says how many tokens there were.
+        port: 0 takes a free one.
+        log_path: file that gets one JSON line for each request that was answered.
     """
 
     def __init__(self, answers=default_answer, faults=(), *, ignore_n=False, at_most=999, latency_s=0.0,
-                 token_delay_s=0.0, logprobs=True):  # fmt: skip
+                 token_delay_s=0.0, logprobs=True, usage=True, port=0, log_path=None):  # fmt: skip
         self.answers, self.faults = answers, deque(faults)
         self.ignore_n, self.at_most, self.latency_s, self.token_delay_s = ignore_n, at_most, latency_s, token_delay_s
-        self.logprobs = logprobs
+        self.logprobs, self.usage, self.port, self.log_path = logprobs, usage, port, log_path
         self.requests, self.streamed = [], []
         self.completions = self.prompt_tokens = self.completion_tokens = 0
         self.in_flight = self.in_flight_most = self.open_streams = 0
@@ -48,7 +57,7 @@ class FakeEndpoint:
         app.router.add_post("/v1/completions", self._serve)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
         return self
@@ -66,6 +75,10 @@ class FakeEndpoint:
             if self.latency_s:
                 await asyncio.sleep(self.latency_s)
             fault = self.faults.popleft() if self.faults else None
+            if fault == "slow":
+                await asyncio.sleep(0.5)
+            if fault == "reset":
+                request.transport.abort()
             return await self._answer(request, body, fault)
         finally:
             self.in_flight -= 1
@@ -89,7 +102,14 @@ class FakeEndpoint:
         texts = [self.answers(prompt, body.get("seed", 0), i) for i in range(n)]
         usage = self._usage(prompt, texts)
         choices = [self._choice(i, t, chat, body, fault) for i, t in enumerate(texts)]
-        return web.json_response({"choices": choices, "usage": usage})
+        self._log(prompt, body, texts)
+        return web.json_response({"choices": choices, **({"usage": usage} if self.usage else {})})
+
+    def _log(self, prompt, body, texts):
+        if self.log_path is not None:
+            line = {"prompt": prompt, "seed": body.get("seed"), "n": body.get("n", 1), "texts": texts}
+            with open(self.log_path, "a") as file:
+                file.write(json.dumps(line) + "\n")
 
     def _usage(self, prompt, texts):
         used = {"prompt_tokens": len(prompt.split()), "completion_tokens": sum(len(t.split()) for t in texts)}
@@ -99,7 +119,7 @@ class FakeEndpoint:
         return {**used, "prompt_tokens_details": {"cached_tokens": 1}}
 
     def _choice(self, i, text, chat, body, fault):
-        text = None if fault == "null" else text
+        text = None if fault == "null" or (fault == "null_first" and i == 0) else text
         choice = {"index": i, "finish_reason": "stop"}
         choice.update({"message": {"role": "assistant", "content": text}} if chat else {"text": text})
         if self.logprobs and body.get("logprobs") and text is not None:
@@ -128,6 +148,9 @@ class FakeEndpoint:
                 if fault == "cut" and i == 2:
                     request.transport.close()
                     return response
+                if fault == "event_error" and i == 2:
+                    await response.write(b'data: {"error": {"message": "out of memory"}}\n\n')
+                    return response
                 delta = {"delta": {"content": word}} if chat else {"text": word}
                 event = json.dumps({"choices": [{"index": 0, **delta}]}, ensure_ascii=False)
                 raw = f"data: {event}\n\n".encode()
@@ -139,8 +162,23 @@ class FakeEndpoint:
                 "choices": [{"index": 0, ("delta" if chat else "text"): {} if chat else "", "finish_reason": "stop"}]
             }
             await response.write(f"data: {json.dumps(end)}\n\n".encode())
+            self._log(prompt, body, [text])
             usage = {"choices": [], "usage": self._usage(prompt, [text])}
             await response.write(f"data: {json.dumps(usage)}\n\ndata: [DONE]\n\n".encode())
         finally:
             self.open_streams -= 1
         return response
+
+
+async def _serve_until_killed(options):
+    async with FakeEndpoint(latency_s=options.latency, port=options.port, log_path=options.log) as server:
+        print(server.url, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--log")
+    parser.add_argument("--latency", type=float, default=0.0)
+    asyncio.run(_serve_until_killed(parser.parse_args()))

@@ -51,7 +51,7 @@ class Scheduler:
                 for position, completion in waiting.items():
                     request.lost(position, replace(completion, finish="cancelled"))
                 for position in set(range(n)) - begun:
-                    request.lost(position, Completion("", 0, "cancelled"))
+                    request.lost(position, Completion("", 0, "cancelled", error="it was not sent"))
 
     async def _call(
         self, request: Request, indices: range, begun: set[int], waiting: dict[int, Completion]

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import errno
 import math
 import os
 import random
+import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Literal
@@ -35,8 +38,10 @@ from ponder.errors import (
 )
 
 DEFAULT_URL = "https://api.openai.com/v1"
-_PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_PASSING = frozenset({408, 409, 425, 429})
+_REFUSED = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
 _LONGEST_PAUSE_S = 60.0
+_MOST_PROMPTS = 4096
 _FINISH: dict[str, Finish] = {"stop": "stop", "length": "length", "eos": "stop", "tool_calls": "stop"}
 
 
@@ -94,6 +99,7 @@ class OpenAICompatible(Model):
         )
         object.__setattr__(self, "capabilities", capabilities)
         object.__setattr__(self, "_sessions", {})
+        object.__setattr__(self, "_known_prompts", {})
 
     @classmethod
     def from_term(cls, term: Term) -> OpenAICompatible:
@@ -141,11 +147,12 @@ class OpenAICompatible(Model):
     def _body(self, request: Request) -> tuple[str, dict[str, Any], bool]:
         """Path and body of a request, and whether it is a chat."""
         sampling = request.sampling
+        chat = self.api == "chat" or (self.api == "auto" and not isinstance(request.prompt, str))
         body: dict[str, Any] = {
             "model": self.served,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "max_tokens": sampling.max_new_tokens,
+            _length_name(self.url, chat): sampling.max_new_tokens,
             "seed": request.seeds[0],
         }
         if request.n > 1:
@@ -154,7 +161,6 @@ class OpenAICompatible(Model):
             body["stop"] = list(sampling.stop)
         body.update({k: v for k, v in (("top_k", sampling.top_k), ("min_p", sampling.min_p)) if v is not None})
         body.update(sampling.extra)
-        chat = self.api == "chat" or (self.api == "auto" and not isinstance(request.prompt, str))
         if not chat:
             if not isinstance(request.prompt, str):
                 raise CapabilityError(
@@ -185,46 +191,62 @@ class OpenAICompatible(Model):
         self, path: str, body: Mapping[str, Any], chat: bool, request: Request, position: int
     ) -> Completion:
         """One completion as server-sent events; closing the connection is what stops it."""
+        import aiohttp
+
         index, started = request.offset + position, time.monotonic()
-        streamed = _Streamed(chat, request.sampling.logprobs)
+        streamed = _Streamed(chat, request.sampling.logprobs, self._prompt_tokens(request))
+        sent = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        sent.pop("n", None)
+        opened = whole = False
         try:
-            session = await self._session()
-            sent = {**body, "stream": True, "stream_options": {"include_usage": True}}
-            sent.pop("n", None)
-
-            async def open_stream() -> Any:
-                response = await session.post(self.url + path, data=orjson.dumps(sent))
-                if response.status != 200:
-                    raw = await response.read()
-                    raise self._error(response.status, response.headers, raw)
-                return response
-
-            response = await self._retried(open_stream)
+            response = await self._retried(lambda: self._open(path, sent))
+            opened = True
             try:
-                async for event in _events(response.content):
-                    chunk = streamed.add(event, index)
-                    if chunk is not None and request.watch is not None and request.watch(chunk):
-                        return streamed.completion("stopped_early", time.monotonic() - started)
+                async with aclosing(_events(response.content)) as events:
+                    async for event in events:
+                        chunk = streamed.add(event, index)
+                        if chunk is not None and request.watch is not None and request.watch(chunk):
+                            whole = True
+                            return streamed.completion("stopped_early", time.monotonic() - started)
             finally:
                 response.close()
-        except asyncio.CancelledError:
-            if request.lost is not None and streamed.n_tokens:
-                request.lost(index, streamed.completion("cancelled", time.monotonic() - started))
-            raise
-        except ModelError:
-            raise
-        except Exception as error:
-            self._tell_lost(request, index, streamed, started)
+            if streamed.finish is None:
+                raise _Broken("the stream ended before the completion did")
+            whole = True
+        except _Broken as broken:
+            raise EndpointError(f"{self}: {broken}") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise EndpointError(f"{self}: the stream broke off: {type(error).__name__}: {error}") from error
-        if streamed.finish is None:
-            self._tell_lost(request, index, streamed, started)
-            raise EndpointError(f"{self}: the stream ended before the completion did")
+        finally:
+            if opened and not whole and request.lost is not None:
+                request.lost(index, streamed.completion("cancelled", time.monotonic() - started))
+        self._remember(request, streamed.usage)
         return streamed.completion(streamed.finish, time.monotonic() - started)
 
-    @staticmethod
-    def _tell_lost(request: Request, index: int, streamed: _Streamed, started: float) -> None:
-        if request.lost is not None and streamed.n_tokens:
-            request.lost(index, streamed.completion("cancelled", time.monotonic() - started))
+    async def _open(self, path: str, body: Mapping[str, Any]) -> Any:
+        """A response whose body is still to come."""
+        session = await self._session()
+        response = await session.post(self.url + path, data=orjson.dumps(body))
+        if response.status == 200:
+            return response
+        async with response:
+            raise self._error(response.status, response.headers, await response.read())
+
+    def _prompt_tokens(self, request: Request) -> int:
+        """Tokens of a prompt: as the endpoint counted them before, else one for four bytes.
+
+        A stream tells its usage at its end, which a stream that is closed does not reach.
+        """
+        known: dict[int, int] = self._known_prompts  # type: ignore[attr-defined]
+        found = known.get(_prompt_key(request))
+        return self.count_tokens(request.prompt) // 4 if found is None else found
+
+    def _remember(self, request: Request, usage: Mapping[str, Any]) -> None:
+        known: dict[int, int] = self._known_prompts  # type: ignore[attr-defined]
+        if count := usage.get("prompt_tokens"):
+            if len(known) >= _MOST_PROMPTS:
+                known.clear()
+            known[_prompt_key(request)] = int(count)
 
     # ------------------------------------------------------------------ requests
 
@@ -255,27 +277,30 @@ class OpenAICompatible(Model):
             except _Passing as passing:
                 error: ModelError = passing.error
                 wait = passing.wait_s
-            except aiohttp.ClientConnectorError as failure:
-                refused = EndpointError(
-                    f"{self}: nothing answers at {self.url} ({failure.os_error or failure}). Start the server, "
-                    "or check the URL (it usually ends in /v1).",
-                    fatal=True,
-                )
-                raise refused from None
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as failure:
+                if isinstance(failure, aiohttp.ClientConnectorError) and _is_nobody_there(failure.os_error):
+                    raise EndpointError(
+                        f"{self}: nothing answers at {self.url} ({failure.os_error or failure}). Start the server "
+                        f"(for example: vllm serve {self.served}), or check the URL (it usually ends in /v1).",
+                        fatal=True,
+                    ) from None
                 what = (
                     "no answer in time" if isinstance(failure, TimeoutError) else str(failure) or type(failure).__name__
                 )
                 error = EndpointError(f"{self}: {what} (timeout_s={self.timeout_s:g})")
             if attempt == self.max_retries:
                 raise error
-            await asyncio.sleep(min(wait if wait is not None else pause * (0.5 + random.random()), _LONGEST_PAUSE_S))
+            if wait is None:
+                wait = min(pause * (0.5 + random.random()), _LONGEST_PAUSE_S)
+            await asyncio.sleep(min(wait, max(self.timeout_s, _LONGEST_PAUSE_S)))
             pause *= 2
         raise AssertionError("unreachable")
 
     def _error(self, status: int, headers: Mapping[str, str], raw: bytes) -> Exception:
         """The exception that an HTTP status stands for."""
         said = _said(raw)
+        if secret := os.environ.get(self.key_env):
+            said = said.replace(secret, f"${self.key_env}")
         if status in (401, 403):
             has = "is refused" if os.environ.get(self.key_env) else "is not set"
             return AuthenticationError(
@@ -295,7 +320,7 @@ class OpenAICompatible(Model):
         ):
             return ContextLengthError(f"{self}: {said}")
         error = EndpointError(f"{self}: HTTP {status}: {said}", status=status)
-        return _Passing(error, _retry_after(headers)) if status in _PASSING else error
+        return _Passing(error, _retry_after(headers)) if status in _PASSING or status >= 500 else error
 
     async def _session(self) -> Any:
         """One connection pool per event loop."""
@@ -315,6 +340,11 @@ class OpenAICompatible(Model):
         return sessions[key]
 
 
+def _is_nobody_there(error: OSError | None) -> bool:
+    """Whether trying again in a moment would find the same: no such host, or no server at the port."""
+    return isinstance(error, socket.gaierror) or (error is not None and error.errno in _REFUSED)
+
+
 class _Passing(Exception):
     """A failure that may pass, and how long to wait if the endpoint said so."""
 
@@ -323,11 +353,15 @@ class _Passing(Exception):
         super().__init__(str(error))
 
 
+class _Broken(Exception):
+    """A stream that cannot be read to its end."""
+
+
 class _Streamed:
     """What a stream has brought so far."""
 
-    def __init__(self, chat: bool, wanted: int | None) -> None:
-        self.chat, self.wanted = chat, wanted
+    def __init__(self, chat: bool, wanted: int | None, prompt_tokens: int) -> None:
+        self.chat, self.wanted, self.prompt_guess = chat, wanted, prompt_tokens
         self.pieces: list[str] = []
         self.logprobs: list[float] = []
         self.tops: list[Mapping[str, float]] = []
@@ -344,7 +378,7 @@ class _Streamed:
     def add(self, event: Mapping[str, Any], index: int) -> Chunk | None:
         """Take in one event; the chunk it brings, if it brings text."""
         if "error" in event:
-            raise EndpointError(f"the stream reported an error: {str(event['error'])[:200]}")
+            raise _Broken(f"the stream reported an error: {str(event['error'])[:200]}")
         self.usage = event.get("usage") or self.usage
         for choice in event.get("choices") or ():
             piece = ((choice.get("delta") or {}).get("content") if self.chat else choice.get("text")) or ""
@@ -369,7 +403,7 @@ class _Streamed:
             finish,
             self.reason,
             logprob=math.fsum(self.logprobs) if self.logprobs else None,
-            prompt_tokens=int(self.usage.get("prompt_tokens") or 0),
+            prompt_tokens=int(self.usage.get("prompt_tokens") or self.prompt_guess),
             cached_tokens=_cached(self.usage),
             requests=1,
             seconds=seconds,
@@ -383,7 +417,7 @@ def _completions(
 ) -> list[tuple[int, Completion]]:
     """The choices of an answer; those without text are failed ones."""
     usage = answer.get("usage") or {}
-    choices = answer["choices"][: request.n]
+    choices = sorted(answer["choices"], key=lambda choice: choice.get("index") or 0)[: request.n]
     wanted = request.sampling.logprobs
     parsed = [_logprobs(choice, chat, wanted) for choice in choices]
     texts = [((choice.get("message") or {}).get("content") if chat else choice.get("text")) for choice in choices]
@@ -413,10 +447,28 @@ def _completions(
     return out
 
 
+def _prompt_key(request: Request) -> int:
+    prompt = request.prompt
+    return hash((prompt if isinstance(prompt, str) else orjson.dumps(prompt, default=str), request.prefix))
+
+
+def _length_name(url: str, chat: bool) -> str:
+    """OpenAI's own chat models have come to refuse `max_tokens`; other servers know nothing else."""
+    return "max_completion_tokens" if chat and "://api.openai.com/" in url else "max_tokens"
+
+
 def _share_tokens(total: int, texts: list[Any], seen: list[int]) -> list[int]:
-    """Tokens of each choice: those seen if they add up, else the total in proportion to length, to the token."""
-    if not total or sum(seen) == total:
+    """Tokens of each choice: those seen if they add up, else the total in proportion to length, to the token.
+
+    An endpoint that tells neither usage nor log-probabilities is taken to need a token for four bytes.
+    """
+    if sum(seen) == total and total:
         return seen
+    if not total:
+        return [
+            count or (-(-len(text.encode("utf-8", "replace")) // 4) if isinstance(text, str) else 0)
+            for count, text in zip(seen, texts, strict=True)
+        ]
     lengths = [len(t) if isinstance(t, str) else 0 for t in texts]
     weights = lengths if sum(lengths) else [1] * len(texts)
     ends, running = [], 0
@@ -460,12 +512,14 @@ def _cached(usage: Mapping[str, Any]) -> int:
     return int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
 
 
-async def _events(content: Any) -> AsyncIterator[Mapping[str, Any]]:
+async def _events(content: Any) -> AsyncGenerator[Mapping[str, Any], None]:
     """Server-sent events as objects, however the bytes were cut."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     buffer = ""
-    async for raw in content.iter_any():
-        buffer += decoder.decode(raw)
+    raw = b"\n"
+    while raw:
+        raw = await content.readany()
+        buffer += decoder.decode(raw) if raw else "\n"
         *lines, buffer = buffer.split("\n")
         for line in lines:
             if not line.startswith("data:"):
@@ -476,7 +530,7 @@ async def _events(content: Any) -> AsyncIterator[Mapping[str, Any]]:
             try:
                 yield orjson.loads(data)
             except orjson.JSONDecodeError:
-                raise EndpointError(f"an event of the stream is not JSON: {data[:120]!r}") from None
+                raise _Broken(f"an event of the stream is not JSON: {data[:120]!r}") from None
 
 
 def _said(raw: bytes) -> str:
