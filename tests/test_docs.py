@@ -29,3 +29,12 @@ def test_every_link_between_pages_leads_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if not target.startswith(("http:", "https:", "mailto:")):
                 assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_the_readme_lists_every_strategy_selector_and_verifier():
+    from ponder.core.registry import SELECTORS, STRATEGIES, VERIFIERS
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for registry in (STRATEGIES, SELECTORS, VERIFIERS):
+        missing = [name for name in registry.names() if f"[`{name}`]" not in readme]
+        assert not missing, f"the README's table of {registry.kind} lacks {missing}"
