@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ponder.core.registry import REGISTRIES
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python[ \t]*(.*?)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -19,6 +21,10 @@ def blocks(page):
 def test_the_blocks_of(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    for registry in REGISTRIES.values():  # what a page registers is forgotten after it
+        registry.names()
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+        monkeypatch.setattr(registry, "_aliases", dict(registry._aliases))
     namespace = {"__name__": "docs"}
     for code in blocks(page):
         exec(compile(code, str(page), "exec"), namespace)

@@ -46,12 +46,12 @@ class Scheduler:
                     waiting.pop(position, None)
                     yield position, completion
         finally:
-            # Cancelled: what had arrived unseen is reported in full, and what never began cost nothing.
+            # Cancelled: what had arrived unseen is reported in full; what was not sent, or not returned, cost nothing.
             if request.lost is not None:
                 for position, completion in waiting.items():
                     request.lost(position, replace(completion, finish="cancelled"))
                 for position in set(range(n)) - begun:
-                    request.lost(position, Completion("", 0, "cancelled", error="it was not sent"))
+                    request.lost(position, Completion("", 0, "cancelled", error="nothing was generated"))
 
     async def _call(
         self, request: Request, indices: range, begun: set[int], waiting: dict[int, Completion]
@@ -74,11 +74,13 @@ class Scheduler:
                         yield indices.start + position, completion
             except ModelError as error:
                 if is_fatal(error):
+                    begun.difference_update(indices)
                     raise
                 for position in range(part.n):
                     if position not in landed:
                         yield indices.start + position, failed(error)
                 return
+        begun.difference_update(i for i in indices if i - indices.start not in landed)
         if part.n > 1 and len(landed) == 1:
             self.honours_n = False
 
