@@ -9,6 +9,7 @@ chat template again.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Literal
 
@@ -60,8 +61,9 @@ class TextSteps(Process):
         self, states: Sequence[State], slots: Sequence[Sequence[int]], ctx: Context
     ) -> AsyncIterator[State]:
         """Children as they are written; all states' requests are under way at once."""
-        async for child in merge([self._children(s, k, ctx) for s, k in zip(states, slots, strict=True)]):
-            yield child
+        async with aclosing(merge([self._children(s, k, ctx) for s, k in zip(states, slots, strict=True)])) as children:
+            async for child in children:
+                yield child
 
     async def _children(self, state: State, slots: Sequence[int], ctx: Context) -> AsyncIterator[State]:
         overrides = {k: v for k, v in state.meta.items() if k in _SAMPLING_FIELDS}
@@ -75,18 +77,19 @@ class TextSteps(Process):
             sampling=whole if self.step == "answer" else self._for_one_step(whole, left, last),
             prefix=self.output(state),
         )
-        async for position, completion in completions:
-            finish = completion.finish if last else self._finish(state, completion, left)
-            ended_by_delimiter = finish is None and self.step in _DELIMITERS and completion.finish == "stop"
-            yield state.child(
-                slots[position],
-                completion.text + _DELIMITERS[self.step] if ended_by_delimiter else completion.text,
-                logprob=completion.logprob,
-                n_tokens=completion.n_tokens,
-                payload=completion,
-                finish=finish,
-                error=completion.error,
-            )
+        async with aclosing(completions):
+            async for position, completion in completions:
+                finish = completion.finish if last else self._finish(state, completion, left)
+                ended_by_delimiter = finish is None and self.step in _DELIMITERS and completion.finish == "stop"
+                yield state.child(
+                    slots[position],
+                    completion.text + _DELIMITERS[self.step] if ended_by_delimiter else completion.text,
+                    logprob=completion.logprob,
+                    n_tokens=completion.n_tokens,
+                    payload=completion,
+                    finish=finish,
+                    error=completion.error,
+                )
 
     def _for_one_step(self, whole: Sampling, left: int, last: bool) -> Sampling:
         delimiter = _DELIMITERS.get(self.step)
