@@ -12,7 +12,6 @@ import http.client
 import os
 import secrets
 import threading
-import weakref
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -115,7 +114,6 @@ class Running:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.room = Room(settings.parallel, settings.context)
-        self.users: dict[int, weakref.ref[Any]] = {}
         self._key = secrets.token_hex(16)
         self._memory: OrderedDict[str, Any] = OrderedDict()
         self._server = _start(settings, self._key)
@@ -168,28 +166,17 @@ _RUNNING: dict[Settings, Running] = {}
 _LOCK = threading.Lock()
 
 
-def running(settings: Settings, user: object) -> Running:
-    """The server with these settings, started if need be; `user` holds it until `release`."""
+def running(settings: Settings) -> Running:
+    """The server with these settings, started if need be.
+
+    It stays until the process ends: llama.cpp's own shutting down has been seen to wait for itself,
+    and keeping the model saves its next user the load.
+    """
     with _LOCK:
         found = _RUNNING.get(settings)
         if found is None:
             found = _RUNNING[settings] = Running(settings)
-        if id(user) not in found.users:
-            found.users[id(user)] = weakref.ref(user)
         return found
-
-
-def release(settings: Settings, user: object) -> None:
-    """Free the server if nobody else holds it. Calls that are under way are finished first."""
-    with _LOCK:
-        found = _RUNNING.get(settings)
-        if found is None or found.users.pop(id(user), None) is None:
-            return
-        if any(holder() is not None for holder in found.users.values()):
-            return
-        box = [_RUNNING.pop(settings)]
-    del found
-    threading.Thread(target=box.clear, daemon=True).start()  # llama.cpp takes about a second to wind down
 
 
 def refusal(raw: bytes, who: str) -> ModelError:

@@ -34,7 +34,7 @@ from ponder.core.problem import Prompt
 from ponder.core.registry import MODELS, arguments_for, canonical, model
 from ponder.core.spec import Term
 from ponder.errors import EndpointError, ModelNotFoundError, ParameterError, SpecError
-from ponder.models._llama_server import Running, Settings, refusal, release, running, too_long
+from ponder.models._llama_server import Running, Settings, refusal, running, too_long
 from ponder.models.catalog import CATALOG, cache_dir, file_digest
 from ponder.models.gguf import shape
 
@@ -147,17 +147,13 @@ class LlamaCpp(Model):
             async for item in merged:
                 yield item
 
-    async def aclose(self) -> None:
-        """Free the model, unless an equal one is still in use; the next call loads it again."""
-        release(self._settings(), self)
-
     # ------------------------------------------------------------------ one call
 
     def _settings(self) -> Settings:
         return Settings(self.path.resolve(), self.context, self.parallel, self.threads)
 
     def _running(self) -> Running:
-        return running(self._settings(), self)
+        return running(self._settings())
 
     def _body(self, request: Request, tokens: Sequence[int], length: int, part: range) -> bytes:
         sampling = request.sampling
