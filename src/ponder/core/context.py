@@ -35,6 +35,7 @@ from ponder.errors import (
     MissingExtraError,
     ParameterError,
     PonderError,
+    TaskError,
     VerifierError,
 )
 from ponder.ledger.budget import Budget, Meter
@@ -433,6 +434,7 @@ class Context:
         remaining = list(range(len(seeds)))
         empty_rounds = 0
         shared_length = 0
+        limited = self.meter.limited
         while remaining:
             granted, request, reserved = self._grant(model, request, len(remaining), prompt_bound, price)
             if granted == 0:
@@ -454,7 +456,8 @@ class Context:
                             price=price,
                             verifying=self._verifying,
                         )
-                        spent = spent + cost
+                        if limited:
+                            spent = spent + cost
                         self.ledger.charge(self.stage, cost)
                         self._longest = max(self._longest, completion.n_tokens)
                         self._generated = True
@@ -658,4 +661,4 @@ def _is_final(completion: Completion) -> bool:
 
 def _is_configuration(error: BaseException) -> bool:
     """Errors that concern the whole run, not one sample."""
-    return is_fatal(error) or isinstance(error, (CapabilityError, MissingExtraError, ParameterError))
+    return is_fatal(error) or isinstance(error, (CapabilityError, MissingExtraError, ParameterError, TaskError))

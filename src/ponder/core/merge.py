@@ -3,48 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
+from itertools import chain, islice
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def merge(sources: Sequence[AsyncIterator[T]]) -> AsyncGenerator[T, None]:
-    """Items of all sources as they come. Closing it, or an error in one source, closes all of them."""
-    if len(sources) == 1:
-        source = sources[0]
-        try:
-            async for item in source:
-                yield item
-        finally:
-            await _close(source)
-        return
-    queue: asyncio.Queue[tuple[bool, T | BaseException | None]] = asyncio.Queue()
+async def merge(sources: Iterable[AsyncIterator[T]], limit: int | None = None) -> AsyncGenerator[T, None]:
+    """Items of all sources as they come. Closing it, or an error in one source, closes all of them.
 
-    async def pump(source: AsyncIterator[T]) -> None:
+    Args:
+        sources: taken in order, each when it is begun.
+        limit: how many are under way at once; None for all.
+    """
+    waiting = iter(sources)
+    begun = list(islice(waiting, limit))
+    if len(begun) == 1:  # one at a time needs no task
+        for source in chain(begun, waiting):
+            async with aclosing(one_by_one(source)) as items:
+                async for (item,) in items:
+                    yield item
+        return
+    arrived: deque[T] = deque()
+    woken = asyncio.Event()
+    broken: list[BaseException] = []
+    running = len(begun)
+
+    async def pump(source: AsyncIterator[T] | None) -> None:
+        nonlocal running
         try:
-            async for item in source:
-                queue.put_nowait((True, item))
+            while source is not None and not broken:
+                try:
+                    async for item in source:
+                        arrived.append(item)
+                        woken.set()
+                finally:
+                    await _close(source)
+                source = next(waiting, None)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # handed to the consumer, which raises it
-            queue.put_nowait((False, error))
-        else:
-            queue.put_nowait((False, None))
+            broken.append(error)
         finally:
-            await _close(source)
+            running -= 1
+            woken.set()
 
-    tasks = [asyncio.create_task(pump(source)) for source in sources]
+    tasks = [asyncio.create_task(pump(source)) for source in begun]
     try:
-        open_sources = len(tasks)
-        while open_sources:
-            is_item, value = await queue.get()
-            if is_item:
-                yield value  # type: ignore[misc]
-            elif value is None:
-                open_sources -= 1
-            else:
-                raise value  # type: ignore[misc]
+        while True:
+            while arrived:
+                yield arrived.popleft()
+            if broken:
+                raise broken[0]
+            if not running:
+                return
+            woken.clear()
+            await woken.wait()
     finally:
         for task in tasks:
             task.cancel()

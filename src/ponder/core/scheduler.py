@@ -39,9 +39,9 @@ class Scheduler:
         starts = range(0, n, size)
         begun: set[int] = set()
         waiting: dict[int, Completion] = {}
-        calls = [self._call(request, range(start, min(start + size, n)), begun, waiting) for start in starts]
+        calls = (self._call(request, range(start, min(start + size, n)), begun, waiting) for start in starts)
         try:
-            async with aclosing(merge(calls)) as merged:
+            async with aclosing(merge(calls, self.model.max_concurrency)) as merged:
                 async for position, completion in merged:
                     waiting.pop(position, None)
                     yield position, completion
@@ -59,7 +59,17 @@ class Scheduler:
         part = (
             request
             if len(indices) == request.n
-            else replace(request, seeds=request.seeds[indices.start : indices.stop], offset=indices.start)
+            else Request(
+                request.prompt,
+                request.sampling,
+                request.seeds[indices.start : indices.stop],
+                request.prefix,
+                request.watch,
+                request.stream,
+                request.lost,
+                indices.start,
+                request.problem,
+            )
         )
         landed: set[int] = set()
         async with self._slots:

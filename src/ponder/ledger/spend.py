@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from operator import attrgetter
+from operator import add, attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Spend:
     cost_usd: float = 0.0
 
     def __add__(self, other: Spend) -> Spend:
-        return Spend(*[a + b for a, b in zip(self.values(), other.values(), strict=True)])  # type: ignore[arg-type]
+        return Spend(*map(add, self.values(), other.values()))
 
     def times(self, n: int) -> Spend:
         """`n` times each amount."""
@@ -91,18 +91,14 @@ class Ledger:
     """
 
     def __init__(self, trace: Callable[[Entry], None] | None = None) -> None:
-        self._totals: dict[str, list[float]] = {}
+        self._totals: dict[str, tuple[float, ...]] = {}
         self._trace = trace
 
     def charge(self, stage: str, spend: Spend) -> None:
         """Add a cost to a stage."""
         values = spend.values()
         totals = self._totals.get(stage)
-        if totals is None:
-            self._totals[stage] = list(values)
-        else:
-            for i, value in enumerate(values):
-                totals[i] += value
+        self._totals[stage] = values if totals is None else tuple(map(add, totals, values))
         if self._trace is not None:
             self._trace(Entry(stage, spend))
 
