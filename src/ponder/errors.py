@@ -95,7 +95,12 @@ class MissingExtraError(PonderError, ImportError):
 
 
 class ModelError(PonderError):
-    """A call to a model failed."""
+    """A call to a model failed.
+
+    `requests` is how many requests the backend had received for it.
+    """
+
+    requests: int = 0
 
 
 class ModelNotFoundError(ModelError):

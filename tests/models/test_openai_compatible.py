@@ -1,4 +1,6 @@
 import asyncio
+import json
+import math
 import sys
 from contextlib import aclosing
 from dataclasses import replace
@@ -367,3 +369,197 @@ def test_a_token_budget_holds_at_an_endpoint_nobody_knows(limit, ignore_n):
 
     spent, server = with_server(go, ignore_n=ignore_n)
     assert spent <= limit and server.completion_tokens <= limit
+
+
+SHAPES = [
+    [],
+    None,
+    {"choices": "abc"},
+    {"choices": ["a"]},
+    {"choices": [None]},
+    {"choices": [{"message": "hi"}]},
+    {"choices": [{"message": {"content": 5}}]},
+    {"choices": [{"message": {"content": None}}]},
+    {"choices": [{"message": {"content": "4"}}], "error": {"message": "oops"}},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=json.dumps)
+def test_what_has_not_the_protocols_shape_is_tried_again_and_never_an_answer(shape):
+    body = json.dumps(shape).encode()
+    got, server = with_server(lambda s: ask(model_at(s)), faults=[body])
+    assert got[0].text.startswith("The answer") and got[0].requests == len(server.requests) == 2
+    with pytest.raises(EndpointError, match=r"garbage|oops") as caught:
+        with_server(lambda s: ask(model_at(s, max_retries=2)), faults=[body] * 3)
+    assert caught.value.requests == 3
+
+
+ODD_PARTS = [
+    {"usage": [1]},
+    {"usage": {"prompt_tokens": "x", "completion_tokens": -3, "prompt_tokens_details": 7}},
+    {"choices": [{"index": "b", "message": {"content": "4"}, "finish_reason": ["?"], "logprobs": "x"}]},
+    {"choices": [{"message": {"content": "4"}, "logprobs": {"content": ["x", {"logprob": "y", "top_logprobs": 1}]}}]},
+    {"choices": [{"message": {"content": [{"type": "text", "text": "4"}]}, "logprobs": {"token_logprobs": 3}}]},
+]
+
+
+@pytest.mark.parametrize("part", ODD_PARTS, ids=json.dumps)
+def test_odd_counts_and_log_probabilities_do_not_cost_the_answer(part):
+    body = json.dumps({"choices": [{"message": {"content": "4"}}], **part}).encode()
+    got, _ = with_server(lambda s: ask(model_at(s), sampling=Sampling(logprobs=1)), faults=[body])
+    assert (got[0].text, got[0].error) == ("4", None)
+    assert got[0].n_tokens >= 1 and got[0].prompt_tokens == 0 and (got[0].logprob is None or math.isnan(got[0].logprob))
+
+
+def test_bodies_as_pythons_own_servers_write_them_are_read():
+    logprobs = rb'{"content": [{"token": "4", "logprob": NaN}]}'
+    body = rb'{"choices": [{"message": {"content": "\ud800 4"}, "logprobs": ' + logprobs + b"}]}"
+    got, _ = with_server(lambda s: ask(model_at(s)), faults=[body])
+    assert got[0].text == "\ud800 4" and math.isnan(got[0].logprob)
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "error", "abort"])
+def test_a_choice_that_the_endpoint_gave_up_is_no_answer_but_is_counted(reason):
+    usage = {"prompt_tokens": 5, "completion_tokens": 3}
+    body = {"choices": [{"message": {"content": "4"}, "finish_reason": reason}], "usage": usage}
+    got, _ = with_server(lambda s: ask(model_at(s)), faults=[json.dumps(body).encode()])
+    assert (got[0].text, got[0].finish, got[0].n_tokens, got[0].prompt_tokens) == ("", "error", 3, 5)
+    assert reason in got[0].error
+
+
+def test_a_status_inside_an_answer_counts_as_that_status():
+    body = json.dumps({"error": {"code": 401, "message": "no such key"}}).encode()
+    with pytest.raises(AuthenticationError, match="no such key"):
+        with_server(lambda s: ask(model_at(s)), faults=[body])
+
+
+def test_an_exhausted_quota_is_said_at_once():
+    body = json.dumps({"error": {"code": 429, "type": "insufficient_quota", "message": "pay"}}).encode()
+    with pytest.raises(EndpointError, match="Waiting does not help") as caught:
+        with_server(lambda s: ask(model_at(s)), faults=[body] * 9)
+    assert caught.value.fatal and caught.value.requests == 1
+
+
+def test_an_endpoint_that_refuses_n_is_asked_one_by_one():
+    async def go(server):
+        ctx = context(model_at(server))
+        candidates = await ctx.draw(ctx.problem, 5)
+        await ctx.runtime.aclose()
+        return candidates, ctx
+
+    (candidates, ctx), server = with_server(go, faults=[400])
+    assert [c.error for c in candidates] == [None] * 5
+    assert [r.get("n", 1) for r in server.requests] == [5, 1, 1, 1, 1, 1]
+    assert ctx.ledger.total.requests == 6
+
+
+def test_tokens_are_shared_out_exactly_by_what_was_seen_of_each():
+    def choice(i, n):
+        logprobs = {"content": [{"token": "t", "logprob": -1.0}] * n}
+        return {"index": i, "message": {"content": "x" * (9 - n)}, "logprobs": logprobs}
+
+    body = {"choices": [choice(0, 2), choice(1, 6)], "usage": {"prompt_tokens": 3, "completion_tokens": 12}}
+    got, _ = with_server(lambda s: ask(model_at(s), n=2), faults=[json.dumps(body).encode()])
+    assert [c.n_tokens for c in got] == [3, 9]
+
+
+def test_a_stream_is_read_however_it_is_cut():
+    whole = (
+        b": a comment\r\n\r\n"
+        b'data: {"choices": [{"delta": {"role": "assistant", "content": ""}}]}\r\n\r\n'
+        b'data: {"choices":\ndata: [{"delta": {"content": "W\xc3\xb6rter "}}]}\n\n'
+        b'data: {"choices": [{"delta": {"content": "\xe2\x82\xac"}}]}\n'
+        b'data: {"choices": [{"delta": {}, "finish_reason": "length"}]}\n\n'
+        b'data: {"choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 7}}\n\ndata: [DONE]\n\n'
+    )
+    pieces = [whole[i : i + 7] for i in range(0, len(whole), 7)]
+    (got,), _ = with_server(lambda s: ask(model_at(s), stream=True), faults=[pieces])
+    assert (got.text, got.finish, got.n_tokens, got.prompt_tokens) == ("Wörter €", "length", 7, 4)
+
+
+@pytest.mark.parametrize("first", [[], [b'data: {"error": {"message": "busy"}}\n\n'], [b"data: 3\n\n"], b"{}", 503])
+def test_a_stream_that_breaks_before_its_first_token_is_begun_again(first):
+    seen = []
+    (got,), server = with_server(
+        lambda s: ask(model_at(s), watch=lambda chunk: bool(seen.append(chunk.text))), faults=[first, first]
+    )
+    assert got.text == "".join(seen) and got.text.startswith("The answer") and got.requests == len(server.requests) == 3
+
+
+def test_an_endpoint_that_does_not_stream_says_so():
+    body = json.dumps({"choices": [{"message": {"content": "4"}}]}).encode()
+    with pytest.raises(EndpointError, match="does not stream"):
+        with_server(lambda s: ask(model_at(s), stream=True), faults=[body])
+
+
+def test_streams_use_their_connections_again():
+    async def go(server):
+        model = model_at(server)
+        request = Request(CHAT, Sampling(), (1,), stream=True)
+        for _ in range(4):
+            assert [c.finish async for _, c in model.sample(request)] == ["stop"]
+        await model.aclose()
+
+    _, server = with_server(go)
+    assert server.connections == 1
+
+
+def test_a_stream_cancelled_before_its_first_token_is_a_request():
+    async def go(server):
+        lost = []
+        model = model_at(server)
+        request = Request(CHAT, Sampling(), (1,), stream=True, offset=3, lost=lambda *seen: lost.append(seen))
+        asking = asyncio.create_task(anext(model.sample(request)))
+        for _ in range(1000):
+            await asyncio.sleep(0.002)
+            if server.requests:
+                break
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await model.aclose()
+        return lost
+
+    ((at, completion),), _ = with_server(go, latency_s=5.0)
+    assert (at, completion.finish, completion.n_tokens, completion.requests) == (3, "cancelled", 0, 1)
+
+
+def test_a_server_that_has_answered_before_is_waited_for():
+    async def go():
+        async with FakeEndpoint() as server:
+            model = replace(model_at(server), first_pause_s=0.05)
+            request = Request(CHAT, Sampling(), (1,))
+            assert [c.error async for _, c in model.sample(request)] == [None]
+        asking = asyncio.create_task(anext(model.sample(request)))
+        await asyncio.sleep(0.02)
+        async with FakeEndpoint(port=int(server.url.split(":")[2].split("/")[0])):
+            _, completion = await asking
+            await model.aclose()
+            return completion
+
+    assert asyncio.run(go()).text.startswith("The answer")
+
+
+def test_one_model_serves_one_event_loop_after_another():
+    async def go(model=None):
+        async with FakeEndpoint() as server:
+            request = Request(CHAT, Sampling(), (1,))
+            model = model_at(server)
+            got = [c.error async for _, c in model.sample(request)]
+            await model.aclose()
+            return got
+
+    assert [asyncio.run(go()) for _ in range(3)] == [[None]] * 3
+
+
+def test_a_url_with_a_key_in_it_is_refused_and_not_repeated():
+    with pytest.raises(ParameterError, match="OPENAI_API_KEY") as caught:
+        ponder.model("openai:m@http://me:sk-secret@h/v1")
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_a_key_in_garbage_is_not_passed_on(monkeypatch):
+    monkeypatch.setenv("PONDER_TEST_KEY", "sk-secret\n")
+    body = b'{"oops": "sk-secret"}'
+    with pytest.raises(EndpointError) as caught:
+        with_server(lambda s: ask(model_at(s, key_env="PONDER_TEST_KEY", max_retries=0)), faults=[body])
+    assert "sk-secret" not in str(caught.value) and "$PONDER_TEST_KEY" in str(caught.value)

@@ -30,7 +30,8 @@ class FakeEndpoint:
         faults: consumed one a request before it is answered: an HTTP status, a (status, headers) pair, or one of
             `garbage`, `no_choices`, `error_200`, `null` (in every choice), `null_first`, `too_long`, `slow` (half a
             second), `reset` (the connection is closed unanswered), `cut` (a stream ends after two tokens),
-            `event_error` (a stream reports an error after two tokens).
+            `event_error` (a stream reports an error after two tokens); or bytes, sent as the body of an answer; or a
+            list of bytes, sent piece by piece as a stream.
         ignore_n: one choice whatever is asked for.
         at_most: never more choices than this in one answer.
         latency_s: before an answer.
@@ -49,7 +50,12 @@ class FakeEndpoint:
         self.requests, self.streamed = [], []
         self.completions = self.prompt_tokens = self.completion_tokens = 0
         self.in_flight = self.in_flight_most = self.open_streams = 0
-        self.keys = set()
+        self.keys, self._peers = set(), set()
+
+    @property
+    def connections(self):
+        """How many connections have carried requests."""
+        return len(self._peers)
 
     async def __aenter__(self):
         app = web.Application()
@@ -69,6 +75,7 @@ class FakeEndpoint:
         body = await request.json()
         self.requests.append(body)
         self.keys.add(request.headers.get("Authorization"))
+        self._peers.add(request.transport.get_extra_info("peername"))
         self.in_flight += 1
         self.in_flight_most = max(self.in_flight_most, self.in_flight)
         try:
@@ -87,6 +94,10 @@ class FakeEndpoint:
         if isinstance(fault, (int, tuple)):
             status, headers = (fault, {}) if isinstance(fault, int) else fault
             return web.json_response({"error": {"message": f"fault {status}"}}, status=status, headers=headers)
+        if isinstance(fault, bytes):
+            return web.Response(body=fault, content_type="application/json")
+        if isinstance(fault, list):
+            return await self._send_pieces(request, fault)
         if fault == "garbage":
             return web.Response(text="<html>gateway</html>")
         if fault == "error_200":
@@ -134,6 +145,14 @@ class FakeEndpoint:
                 tops = [{w: -0.5} for w in words]
                 choice["logprobs"] = {"token_logprobs": [value] * len(words), "tokens": words, "top_logprobs": tops}
         return choice
+
+    async def _send_pieces(self, request, pieces):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+            await asyncio.sleep(0.001)
+        return response
 
     async def _stream(self, request, body, prompt, chat, fault):
         text = self.answers(prompt, body.get("seed", 0), 0)

@@ -3,7 +3,8 @@
 Endpoints differ in what they honour. `n`, seeds, log-probabilities and prefix continuation count as unknown
 until `ponder check` (or a study's pre-flight) has tried them. One connection pool serves a model; failures
 that may pass are retried with growing, jittered pauses, and `Retry-After` is obeyed. An error is never
-an answer.
+an answer, and neither is anything that does not have the protocol's shape. A stream that breaks off after
+its first token is not begun again: its watcher has seen it, and what it cost is booked.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from __future__ import annotations
 import asyncio
 import codecs
 import errno
+import json
 import math
 import os
 import random
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import orjson
 
@@ -37,12 +39,17 @@ from ponder.errors import (
     SpecError,
 )
 
+_T = TypeVar("_T")
+
 DEFAULT_URL = "https://api.openai.com/v1"
 _PASSING = frozenset({408, 409, 425, 429})
 _REFUSED = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
 _LONGEST_PAUSE_S = 60.0
 _MOST_PROMPTS = 4096
-_FINISH: dict[str, Finish] = {"stop": "stop", "length": "length", "eos": "stop", "tool_calls": "stop"}
+_DRAIN_S = 0.1
+"""How long a finished stream may take to close, so that its connection can be used again."""
+_LENGTHS = ("length", "max_tokens")
+_NO_FINISH = ("content_filter", "error", "abort")
 
 
 @model("openai", aliases=("openai_compatible",))
@@ -86,6 +93,11 @@ class OpenAICompatible(Model):
                 raise ParameterError(self, name, getattr(self, name), allowed=f"a number ≥ {least:g}")
         if not self.url.startswith(("http://", "https://")):
             raise ParameterError(self, "url", self.url, allowed="a URL", hint="openai:MODEL@http://localhost:8000/v1")
+        if "@" in self.url.partition("://")[2].partition("/")[0]:
+            raise ParameterError(
+                self, "url", "…", allowed="a URL without a user or key", hint=f"Put the key into ${self.key_env}"
+            )
+        object.__setattr__(self, "url", self.url.rstrip("/"))
         capabilities = Capabilities(
             chat=self.api != "completions",
             plain=True,
@@ -100,6 +112,7 @@ class OpenAICompatible(Model):
         object.__setattr__(self, "capabilities", capabilities)
         object.__setattr__(self, "_sessions", {})
         object.__setattr__(self, "_known_prompts", {})
+        object.__setattr__(self, "_met", set())
 
     @classmethod
     def from_term(cls, term: Term) -> OpenAICompatible:
@@ -109,7 +122,7 @@ class OpenAICompatible(Model):
         served, sign, url = term.locator.partition("@http")
         options = Term(term.name, None, term.arguments, term.positional, term.position, term.source)
         given = arguments_for(MODELS.entry("openai"), options, term.source)
-        return cls(served, **{**({"url": f"http{url}".rstrip("/")} if sign else {}), **given})
+        return cls(served, **{**({"url": f"http{url}"} if sign else {}), **given})
 
     def __str__(self) -> str:
         where = "" if self.url == DEFAULT_URL else f"@{self.url}"
@@ -133,14 +146,20 @@ class OpenAICompatible(Model):
                     await self._stream(path, {**body, "seed": request.seeds[position]}, chat, request, position),
                 )
             return
-        started = time.monotonic()
-        answer = await self._retried(lambda: self._post(path, body))
-        for position, completion in _completions(answer, request, chat, time.monotonic() - started):
+        tries = _Tries()
+        try:
+            answer = await self._retried(lambda: self._post(path, body), tries)
+        except EndpointError as error:
+            if request.n == 1 or self.n is not None or error.status not in (400, 422, 501):
+                raise
+            # Some servers refuse n > 1. If one choice is welcome, the scheduler learns that n is not.
+            answer = await self._retried(lambda: self._post(path, {k: v for k, v in body.items() if k != "n"}), tries)
+        for position, completion in _completions(answer, request, chat, tries):
             yield position, completion
 
     async def aclose(self) -> None:
         """Close this event loop's connections."""
-        session = self._sessions.pop(id(asyncio.get_running_loop()), None)  # type: ignore[attr-defined]
+        _, session = self._sessions.pop(id(asyncio.get_running_loop()), (None, None))  # type: ignore[attr-defined]
         if session is not None:
             await session.close()
 
@@ -193,44 +212,65 @@ class OpenAICompatible(Model):
         """One completion as server-sent events; closing the connection is what stops it."""
         import aiohttp
 
-        index, started = request.offset + position, time.monotonic()
-        streamed = _Streamed(chat, request.sampling.logprobs, self._prompt_tokens(request))
+        index, tries = request.offset + position, _Tries()
+        streamed = _Streamed(chat, request.sampling.logprobs, self._prompt_tokens(request), tries)
         sent = {**body, "stream": True, "stream_options": {"include_usage": True}}
         sent.pop("n", None)
-        opened = whole = False
+        settled = False
         try:
-            response = await self._retried(lambda: self._open(path, sent))
-            opened = True
-            try:
-                async with aclosing(_events(response.content)) as events:
-                    async for event in events:
-                        chunk = streamed.add(event, index)
-                        if chunk is not None and request.watch is not None and request.watch(chunk):
-                            whole = True
-                            return streamed.completion("stopped_early", time.monotonic() - started)
-            finally:
-                response.close()
+            while True:
+                try:
+                    finish = await self._streamed(path, sent, streamed, request, index)
+                    settled = True
+                    break
+                except _Broken as broken:
+                    error = EndpointError(f"{self}: {self._clean(str(broken))}")
+                except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+                    error = EndpointError(f"{self}: the stream broke off: {type(failure).__name__}: {failure}")
+                except ModelError:
+                    settled = True
+                    raise
+                if streamed.tokens or tries.sent > self.max_retries:
+                    raise error
+                await asyncio.sleep(self._pause(tries.sent - 1))
+        finally:
+            if not settled and tries.sent and request.lost is not None:
+                request.lost(index, streamed.completion("cancelled"))
+        self._remember(request, streamed.usage)
+        return streamed.completion(finish)
+
+    async def _streamed(
+        self, path: str, sent: Mapping[str, Any], streamed: _Streamed, request: Request, index: int
+    ) -> Finish:
+        """Read one stream to its end, or until the watcher ends it."""
+        response = await self._retried(lambda: self._open(path, sent), streamed.tries)
+        try:
+            async with aclosing(_events(response.content)) as events:
+                async for event in events:
+                    chunk = streamed.add(event, index)
+                    if chunk is not None and request.watch is not None and request.watch(chunk):
+                        return "stopped_early"
             if streamed.finish is None:
                 raise _Broken("the stream ended before the completion did")
-            whole = True
-        except _Broken as broken:
-            raise EndpointError(f"{self}: {broken}") from None
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise EndpointError(f"{self}: the stream broke off: {type(error).__name__}: {error}") from error
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_S):
+                    await response.content.readany()
+            return streamed.finish
         finally:
-            if opened and not whole and request.lost is not None:
-                request.lost(index, streamed.completion("cancelled", time.monotonic() - started))
-        self._remember(request, streamed.usage)
-        return streamed.completion(streamed.finish, time.monotonic() - started)
+            response.close()
 
     async def _open(self, path: str, body: Mapping[str, Any]) -> Any:
         """A response whose body is still to come."""
-        session = await self._session()
+        session = self._session()
         response = await session.post(self.url + path, data=orjson.dumps(body))
-        if response.status == 200:
+        if response.status == 200 and response.content_type != "application/json":
             return response
         async with response:
-            raise self._error(response.status, response.headers, await response.read())
+            raw = await response.read()
+            if response.status != 200:
+                raise self._error(response.status, response.headers, raw)
+            self._answer(raw, response.headers)
+            raise EndpointError(f"{self}: the endpoint does not stream (it sent a whole answer)", status=200)
 
     def _prompt_tokens(self, request: Request) -> int:
         """Tokens of a prompt: as the endpoint counted them before, else one for four bytes.
@@ -250,68 +290,116 @@ class OpenAICompatible(Model):
 
     # ------------------------------------------------------------------ requests
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> Any:
-        session = await self._session()
-        async with session.post(self.url + path, data=orjson.dumps(body)) as response:
+    async def _post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        async with self._session().post(self.url + path, data=orjson.dumps(body)) as response:
             raw = await response.read()
             if response.status != 200:
                 raise self._error(response.status, response.headers, raw)
+        return self._answer(raw, response.headers)
+
+    def _answer(self, raw: bytes, headers: Mapping[str, str]) -> Mapping[str, Any]:
+        """The object that a body holds, if it is an answer at all.
+
+        Choices without any text of which the endpoint does not say that they cost something are garbage, too.
+        """
         try:
-            answer = orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            raise _Passing(EndpointError(f"{self}: the answer is not JSON: {raw[:120]!r}", status=200)) from None
-        if not isinstance(answer, dict) or not isinstance(answer.get("choices"), list):
-            said = answer.get("error") if isinstance(answer, dict) else None
-            raise _Passing(EndpointError(f"{self}: the answer has no choices: {said or raw[:120]!r}", status=200))
+            answer = _loads(raw)
+        except ValueError:
+            raise self._garbage("it is not JSON", raw) from None
+        if not isinstance(answer, dict):
+            raise self._garbage("it is not an object", raw)
+        if said := answer.get("error"):
+            code = said.get("code") if isinstance(said, dict) else None
+            if isinstance(code, int) and 400 <= code < 600:
+                raise self._error(code, headers, raw)
+            raise _Passing(EndpointError(f"{self}: {self._clean(_said(raw))}", status=200), _retry_after(headers))
+        choices = answer.get("choices")
+        if not isinstance(choices, list):
+            raise self._garbage("it has no choices", raw)
+        free = not _count(_object(answer.get("usage")).get("completion_tokens"))
+        if choices and free and all(_choice_text(_object(c), k) is None for c in choices for k in (True, False)):
+            raise self._garbage("no choice has text", raw)
         return answer
 
-    async def _retried(self, call: Any) -> Any:
+    def _garbage(self, why: str, raw: bytes) -> _Passing:
+        start = self._clean(raw[:120].decode("utf-8", "replace"))
+        return _Passing(EndpointError(f"{self}: garbage instead of an answer ({why}): {start!r}", status=200))
+
+    async def _retried(self, call: Callable[[], Awaitable[_T]], tries: _Tries) -> _T:
         """Call until it succeeds, fails for good, or has failed too often."""
         import aiohttp
 
-        pause = self.first_pause_s
-        for attempt in range(self.max_retries + 1):
+        met: set[int] = self._met  # type: ignore[attr-defined]
+        while True:
             wait: float | None = None
+            gone = False
+            tries.sent += 1
             try:
-                return await call()
+                got = await call()
+                met.add(1)
+                return got
             except _Passing as passing:
                 error: ModelError = passing.error
                 wait = passing.wait_s
+            except ModelError as failure:
+                failure.requests = tries.sent
+                raise
+            except (aiohttp.InvalidURL, aiohttp.ClientSSLError) as failure:
+                raise EndpointError(f"{self}: {self.url} cannot be used: {failure}", fatal=True) from None
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as failure:
-                if isinstance(failure, aiohttp.ClientConnectorError) and _is_nobody_there(failure.os_error):
-                    raise EndpointError(
-                        f"{self}: nothing answers at {self.url} ({failure.os_error or failure}). Start the server "
-                        f"(for example: vllm serve {self.served}), or check the URL (it usually ends in /v1).",
-                        fatal=True,
-                    ) from None
-                what = (
-                    "no answer in time" if isinstance(failure, TimeoutError) else str(failure) or type(failure).__name__
-                )
-                error = EndpointError(f"{self}: {what} (timeout_s={self.timeout_s:g})")
-            if attempt == self.max_retries:
+                if gone := isinstance(failure, aiohttp.ClientConnectorError) and _is_nobody_there(failure.os_error):
+                    tries.sent -= 1
+                    tries.unsent += 1
+                    error = self._nobody(failure)
+                else:
+                    what = "no answer in time" if isinstance(failure, TimeoutError) else str(failure)
+                    error = EndpointError(f"{self}: {what or type(failure).__name__} (timeout_s={self.timeout_s:g})")
+            # Who has answered before may be starting again; where nobody ever did, waiting is of no use.
+            if tries.all > self.max_retries or (gone and not met):
+                error.requests = tries.sent
                 raise error
-            if wait is None:
-                wait = min(pause * (0.5 + random.random()), _LONGEST_PAUSE_S)
-            await asyncio.sleep(min(wait, max(self.timeout_s, _LONGEST_PAUSE_S)))
-            pause *= 2
-        raise AssertionError("unreachable")
+            await asyncio.sleep(self._pause(tries.all - 1) if wait is None else min(wait, self._longest_pause()))
+
+    def _nobody(self, failure: Any) -> EndpointError:
+        return EndpointError(
+            f"{self}: nothing answers at {self.url} ({failure.os_error or failure}). Start the server "
+            f"(for example: vllm serve {self.served}), or check the URL (it usually ends in /v1).",
+            fatal=True,
+        )
+
+    def _pause(self, attempt: int) -> float:
+        """Doubling, jittered by half, at most a minute."""
+        return min(self.first_pause_s * 2.0**attempt * (0.5 + random.random()), _LONGEST_PAUSE_S)
+
+    def _longest_pause(self) -> float:
+        return max(self.timeout_s, _LONGEST_PAUSE_S)
+
+    def _key(self) -> str:
+        """The secret; empty if there is none."""
+        return os.environ.get(self.key_env, "").strip()
+
+    def _clean(self, text: str) -> str:
+        """A server's words without the key that it may repeat."""
+        secret = self._key()
+        return text.replace(secret, f"${self.key_env}") if secret else text
 
     def _error(self, status: int, headers: Mapping[str, str], raw: bytes) -> Exception:
         """The exception that an HTTP status stands for."""
-        said = _said(raw)
-        if secret := os.environ.get(self.key_env):
-            said = said.replace(secret, f"${self.key_env}")
+        said = self._clean(_said(raw))
         if status in (401, 403):
-            has = "is refused" if os.environ.get(self.key_env) else "is not set"
+            has = "is refused" if self._key() else "is not set"
             return AuthenticationError(
                 f"{self}: HTTP {status}: {said}. The key in ${self.key_env} {has}.", status=status, fatal=True
             )
         if status == 404:
             return EndpointError(
-                f"{self}: HTTP 404: {said}. Is {self.served!r} served there, and does the URL end in /v1?",
+                f"{self}: HTTP 404: {said}. Is {self.served!r} served there, and does the URL end in /v1? "
+                "Where only chats are taken, plain prompts need api=chat.",
                 status=404,
                 fatal=True,
             )
+        if status == 402 or (status == 429 and b"insufficient_quota" in raw):
+            return EndpointError(f"{self}: HTTP {status}: {said}. Waiting does not help.", status=status, fatal=True)
         lowered = said.lower()
         if (
             status in (400, 413, 422)
@@ -322,22 +410,25 @@ class OpenAICompatible(Model):
         error = EndpointError(f"{self}: HTTP {status}: {said}", status=status)
         return _Passing(error, _retry_after(headers)) if status in _PASSING or status >= 500 else error
 
-    async def _session(self) -> Any:
+    def _session(self) -> Any:
         """One connection pool per event loop."""
         import aiohttp
 
-        sessions: dict[int, Any] = self._sessions  # type: ignore[attr-defined]
-        key = id(asyncio.get_running_loop())
-        if key not in sessions or sessions[key].closed:
+        sessions: dict[int, tuple[Any, Any]] = self._sessions  # type: ignore[attr-defined]
+        loop = asyncio.get_running_loop()
+        owner, session = sessions.get(id(loop), (None, None))
+        if owner is not loop or session.closed:
             headers = {"Content-Type": "application/json"}
-            if secret := os.environ.get(self.key_env):
+            if secret := self._key():
                 headers["Authorization"] = f"Bearer {secret}"
-            sessions[key] = aiohttp.ClientSession(
+            session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),
                 timeout=aiohttp.ClientTimeout(total=self.timeout_s),
                 headers=headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
-        return sessions[key]
+            sessions[id(loop)] = (loop, session)
+        return session
 
 
 def _is_nobody_there(error: OSError | None) -> bool:
@@ -357,11 +448,28 @@ class _Broken(Exception):
     """A stream that cannot be read to its end."""
 
 
+@dataclass
+class _Tries:
+    """How often one call was sent, how often nobody was there to take it, and since when."""
+
+    sent: int = 0
+    unsent: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def all(self) -> int:
+        return self.sent + self.unsent
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
 class _Streamed:
     """What a stream has brought so far."""
 
-    def __init__(self, chat: bool, wanted: int | None, prompt_tokens: int) -> None:
-        self.chat, self.wanted, self.prompt_guess = chat, wanted, prompt_tokens
+    def __init__(self, chat: bool, wanted: int | None, prompt_tokens: int, tries: _Tries) -> None:
+        self.chat, self.wanted, self.prompt_guess, self.tries = chat, wanted, prompt_tokens, tries
         self.pieces: list[str] = []
         self.logprobs: list[float] = []
         self.tops: list[Mapping[str, float]] = []
@@ -373,18 +481,20 @@ class _Streamed:
     @property
     def n_tokens(self) -> int:
         """As the endpoint counts, or one for each piece until it says."""
-        return int(self.usage.get("completion_tokens") or self.tokens)
+        return _count(self.usage.get("completion_tokens")) or self.tokens
 
     def add(self, event: Mapping[str, Any], index: int) -> Chunk | None:
         """Take in one event; the chunk it brings, if it brings text."""
-        if "error" in event:
+        if event.get("error"):
             raise _Broken(f"the stream reported an error: {str(event['error'])[:200]}")
-        self.usage = event.get("usage") or self.usage
-        for choice in event.get("choices") or ():
-            piece = ((choice.get("delta") or {}).get("content") if self.chat else choice.get("text")) or ""
-            new, tops = _logprobs(choice, self.chat, self.wanted)
-            if choice.get("finish_reason"):
-                self.finish = _FINISH.get(choice["finish_reason"], "stop")
+        self.usage = _object(event.get("usage")) or self.usage
+        for choice in map(_object, _list(event.get("choices"))):
+            piece = _choice_text({"message": choice.get("delta")} if self.chat else choice, self.chat) or ""
+            new, tops = _logprobs(choice, self.wanted)
+            if reason := choice.get("finish_reason"):
+                if reason in _NO_FINISH:
+                    raise _Broken(f"the endpoint gave the completion up (finish_reason {reason!r})")
+                self.finish = "length" if reason in _LENGTHS else "stop"
                 self.reason = _stop_reason(choice)
             if piece or new:
                 count = len(new) or 1
@@ -395,7 +505,7 @@ class _Streamed:
                 return Chunk(index, piece, count, tuple(new) if new else None, tuple(tops) if tops else None)
         return None
 
-    def completion(self, finish: Finish, seconds: float) -> Completion:
+    def completion(self, finish: Finish) -> Completion:
         """What there is, as a completion."""
         return Completion(
             "".join(self.pieces),
@@ -403,48 +513,91 @@ class _Streamed:
             finish,
             self.reason,
             logprob=math.fsum(self.logprobs) if self.logprobs else None,
-            prompt_tokens=int(self.usage.get("prompt_tokens") or self.prompt_guess),
+            prompt_tokens=_count(self.usage.get("prompt_tokens")) or self.prompt_guess,
             cached_tokens=_cached(self.usage),
-            requests=1,
-            seconds=seconds,
+            requests=self.tries.sent,
+            seconds=self.tries.seconds,
             token_logprobs=tuple(self.logprobs) if self.logprobs else None,
             top_logprobs=tuple(self.tops) if self.tops else None,
         )
 
 
 def _completions(
-    answer: Mapping[str, Any], request: Request, chat: bool, seconds: float
+    answer: Mapping[str, Any], request: Request, chat: bool, tries: _Tries
 ) -> list[tuple[int, Completion]]:
     """The choices of an answer; those without text are failed ones."""
-    usage = answer.get("usage") or {}
-    choices = sorted(answer["choices"], key=lambda choice: choice.get("index") or 0)[: request.n]
+    usage = _object(answer.get("usage"))
+    choices = [_object(choice) for choice in answer["choices"]]
+    if len(choices) > 1:
+        places = [choice.get("index") for choice in choices]
+        if all(isinstance(place, int) for place in places):
+            choices.sort(key=lambda choice: choice["index"])
+    choices = choices[: request.n]
     wanted = request.sampling.logprobs
-    parsed = [_logprobs(choice, chat, wanted) for choice in choices]
-    texts = [((choice.get("message") or {}).get("content") if chat else choice.get("text")) for choice in choices]
-    counts = _share_tokens(int(usage.get("completion_tokens") or 0), texts, [len(p[0]) for p in parsed])
+    texts = [_choice_text(choice, chat) for choice in choices]
+    parsed = [_logprobs(choice, wanted) if wanted is not None else _NO_LOGPROBS for choice in choices]
+    counts = _share_tokens(_count(usage.get("completion_tokens")), texts, [len(p[0]) for p in parsed])
+    prompt_tokens, cached_tokens, requests = _count(usage.get("prompt_tokens")), _cached(usage), tries.sent
+    seconds = tries.seconds / max(len(choices), 1)
     out = []
     for i, (choice, text, (logprobs, tops), count) in enumerate(zip(choices, texts, parsed, counts, strict=True)):
-        first = i == 0
-        out.append(
-            (
-                i,
-                Completion(
-                    text if isinstance(text, str) else "",
-                    count,
-                    _FINISH.get(choice.get("finish_reason") or "stop", "stop") if isinstance(text, str) else "error",
-                    _stop_reason(choice),
-                    logprob=math.fsum(logprobs) if logprobs else None,
-                    prompt_tokens=int(usage.get("prompt_tokens") or 0) if first else 0,
-                    cached_tokens=_cached(usage) if first else 0,
-                    requests=1 if first else 0,
-                    seconds=seconds / len(choices),
-                    token_logprobs=tuple(logprobs) if logprobs else None,
-                    top_logprobs=tuple(tops) if tops else None,
-                    error=None if isinstance(text, str) else "EndpointError: the choice has no text",
-                ),
+        reason = choice.get("finish_reason")
+        if text is None or reason in _NO_FINISH:
+            what = "the choice has no text" if text is None else "the endpoint gave the choice up"
+            completion = Completion(
+                "", count, "error", None, None, prompt_tokens, cached_tokens, requests, seconds,
+                error=f"EndpointError: {what} (finish_reason {reason!r})",
+            )  # fmt: skip
+        else:
+            completion = Completion(
+                text,
+                count,
+                "length" if reason in _LENGTHS else "stop",
+                _stop_reason(choice),
+                math.fsum(logprobs) if logprobs else None,
+                prompt_tokens,
+                cached_tokens,
+                requests,
+                seconds,
+                None,
+                tuple(logprobs) if logprobs else None,
+                tuple(tops) if tops else None,
             )
-        )
+        out.append((i, completion))
+        prompt_tokens = cached_tokens = requests = 0
     return out
+
+
+def _loads(raw: bytes | str) -> Any:
+    """JSON, also with the NaN, Infinity and half characters that Python's own servers write."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return json.loads(raw)
+
+
+def _list(value: Any) -> list[Any]:
+    """A JSON array; an empty one for anything else."""
+    return value if isinstance(value, list) else []
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    """A JSON object; an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int:
+    """A number of tokens; 0 for anything that cannot be one."""
+    return int(value) if isinstance(value, (int, float)) and 0 < value < 1e15 else 0
+
+
+def _choice_text(choice: Mapping[str, Any], chat: bool) -> str | None:
+    """A choice's text, also where a message comes in parts; None if there is none."""
+    text = _object(choice.get("message")).get("content") if chat else choice.get("text")
+    if isinstance(text, list):
+        parts = [part["text"] for part in map(_object, text) if isinstance(part.get("text"), str)]
+        return "".join(parts) if parts else None
+    return text if isinstance(text, str) else None
 
 
 def _prompt_key(request: Request) -> int:
@@ -457,47 +610,58 @@ def _length_name(url: str, chat: bool) -> str:
     return "max_completion_tokens" if chat and "://api.openai.com/" in url else "max_tokens"
 
 
-def _share_tokens(total: int, texts: list[Any], seen: list[int]) -> list[int]:
-    """Tokens of each choice: those seen if they add up, else the total in proportion to length, to the token.
+def _share_tokens(total: int, texts: list[str | None], seen: list[int]) -> list[int]:
+    """Tokens of each choice: those seen if they add up, else the total shared out, to the token.
 
-    An endpoint that tells neither usage nor log-probabilities is taken to need a token for four bytes.
+    It is shared in proportion to the tokens seen, or to the lengths of the texts where none were seen. An
+    endpoint that tells neither usage nor log-probabilities is taken to need a token for four bytes.
     """
-    if sum(seen) == total and total:
-        return seen
+    if len(texts) == 1 and total:
+        return [total]
     if not total:
         return [
-            count or (-(-len(text.encode("utf-8", "replace")) // 4) if isinstance(text, str) else 0)
+            count or (0 if text is None else -(-len(text.encode("utf-8", "replace")) // 4))
             for count, text in zip(seen, texts, strict=True)
         ]
-    lengths = [len(t) if isinstance(t, str) else 0 for t in texts]
-    weights = lengths if sum(lengths) else [1] * len(texts)
-    ends, running = [], 0
+    if sum(seen) == total:
+        return seen
+    weights = seen if all(seen) else [len(text or "") for text in texts]
+    whole = sum(weights)
+    if not whole:
+        weights, whole = [1] * len(texts), len(texts)
+    counts, running, before = [], 0, 0
     for weight in weights:
         running += weight
-        ends.append(round(total * running / sum(weights)))
-    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+        end = round(total * running / whole)
+        counts.append(end - before)
+        before = end
+    return counts
 
 
-def _logprobs(
-    choice: Mapping[str, Any], chat: bool, wanted: int | None
-) -> tuple[list[float], list[Mapping[str, float]]]:
+_NO_LOGPROBS: tuple[list[float], list[Mapping[str, float]]] = ([], [])
+
+
+def _logprobs(choice: Mapping[str, Any], wanted: int | None) -> tuple[list[float], list[Mapping[str, float]]]:
     """Log-probabilities in either shape of the protocol; a missing number is NaN."""
-    found = choice.get("logprobs")
+    found = _object(choice.get("logprobs"))
     if wanted is None or not found:
-        return [], []
-    if isinstance(found.get("content"), list):
-        chosen = [_float(t.get("logprob")) for t in found["content"]]
-        tops: list[Mapping[str, float]] = [
-            {a["token"]: _float(a.get("logprob")) for a in t.get("top_logprobs") or ()} for t in found["content"]
-        ]
+        return _NO_LOGPROBS
+    tops: list[Mapping[str, float]] = []
+    if tokens := [_object(token) for token in _list(found.get("content"))]:
+        chosen = [_float(token.get("logprob")) for token in tokens]
+        if wanted:
+            named = [[a for a in map(_object, _list(token.get("top_logprobs"))) if "token" in a] for token in tokens]
+            tops = [{str(a["token"]): _float(a.get("logprob")) for a in few} for few in named]
     else:
-        chosen = [_float(x) for x in found.get("token_logprobs") or ()]
-        tops = [{k: _float(v) for k, v in (t or {}).items()} for t in found.get("top_logprobs") or ()]
-    return chosen, tops if wanted else []
+        chosen = [_float(value) for value in _list(found.get("token_logprobs"))]
+        if wanted:
+            given = map(_object, _list(found.get("top_logprobs")))
+            tops = [{token: _float(value) for token, value in top.items()} for top in given]
+    return chosen, tops
 
 
 def _float(value: Any) -> float:
-    return math.nan if value is None else float(value)
+    return float(value) if isinstance(value, (int, float)) else math.nan
 
 
 def _stop_reason(choice: Mapping[str, Any]) -> str | None:
@@ -509,37 +673,51 @@ def _stop_reason(choice: Mapping[str, Any]) -> str | None:
 
 
 def _cached(usage: Mapping[str, Any]) -> int:
-    return int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+    return _count(_object(usage.get("prompt_tokens_details")).get("cached_tokens"))
 
 
 async def _events(content: Any) -> AsyncGenerator[Mapping[str, Any], None]:
-    """Server-sent events as objects, however the bytes were cut."""
+    """Server-sent events as objects, however the bytes were cut; an event's data may go over several lines."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     buffer = ""
+    data: list[str] = []
     raw = b"\n"
     while raw:
         raw = await content.readany()
-        buffer += decoder.decode(raw) if raw else "\n"
+        buffer += decoder.decode(raw) if raw else "\n\n"
         *lines, buffer = buffer.split("\n")
         for line in lines:
-            if not line.startswith("data:"):
-                continue
-            data = line[5:].strip()
-            if data == "[DONE]":
-                return
-            try:
-                yield orjson.loads(data)
-            except orjson.JSONDecodeError:
-                raise _Broken(f"an event of the stream is not JSON: {data[:120]!r}") from None
+            if line.startswith("data:"):
+                data.append(line[5:].strip())
+            elif not line.strip() and data:
+                for event in _parsed(data):
+                    if event is None:
+                        return
+                    yield event
+                data = []
+
+
+def _parsed(data: list[str]) -> list[Mapping[str, Any] | None]:
+    """The objects in the lines of an event, None for the end: one object, or one for each line."""
+    out: list[Mapping[str, Any] | None] = []
+    for texts in (["\n".join(data)], data):
+        try:
+            out = [None if text == "[DONE]" else _loads(text) for text in texts]
+            break
+        except ValueError:
+            continue
+    if not out or not all(event is None or isinstance(event, dict) for event in out):
+        raise _Broken(f"an event of the stream is not a JSON object: {' '.join(data)[:120]!r}")
+    return out
 
 
 def _said(raw: bytes) -> str:
     """The message in an error's body, in one line."""
     try:
-        body = orjson.loads(raw)
+        body = _loads(raw)
         error = body.get("error", body) if isinstance(body, dict) else body
-        text = error.get("message", error) if isinstance(error, dict) else error
-    except orjson.JSONDecodeError:
+        text = (error.get("message") or error) if isinstance(error, dict) else error
+    except ValueError:
         text = raw.decode("utf-8", "replace")
     return " ".join(str(text).split())[:300]
 
