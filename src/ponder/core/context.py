@@ -505,13 +505,14 @@ class Context:
         try:
             deadline = self.meter.seconds_left
             async with asyncio.timeout(None if deadline == math.inf else max(deadline, 0)):
-                together = not fresh.stream and fresh.watch is None and fresh.n > 1
+                storing = not isinstance(cache, NoCache)
+                together = storing and not fresh.stream and fresh.watch is None and fresh.n > 1
                 arriving = scheduler.sample(fresh)
                 async with aclosing(batches(arriving) if together else one_by_one(arriving)) as arrivals:
                     async for batch in arrivals:
                         # All choices of one response are stored at once: what is left after a kill is whole calls.
                         batch.sort(key=lambda item: item[0])
-                        finished = [(keys[missing[i]], c) for i, c in batch if _is_final(c)]
+                        finished = [(keys[missing[i]], c) for i, c in batch if _is_final(c)] if storing else []
                         try:
                             if finished:
                                 await cache.put(finished)
@@ -529,8 +530,9 @@ class Context:
             if self.meter.seconds_left > 0:
                 raise
         finally:
+            told = {position for position, _ in lost}
             for position in missing:
-                if position not in landed and position not in {p for p, _ in lost}:
+                if position not in landed and position not in told:
                     lost.append((position, _estimated(scheduler, time.monotonic() - started, request)))
             for _, completion in lost:
                 if completion.error is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import aclosing
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -23,9 +22,11 @@ async def merge(sources: Iterable[AsyncIterator[T]], limit: int | None = None) -
     begun = list(islice(waiting, limit))
     if len(begun) == 1:  # one at a time needs no task
         for source in chain(begun, waiting):
-            async with aclosing(one_by_one(source)) as items:
-                async for (item,) in items:
+            try:
+                async for item in source:
                     yield item
+            finally:
+                await _close(source)
         return
     arrived: deque[T] = deque()
     woken = asyncio.Event()
