@@ -4,7 +4,7 @@ The endpoint runs in a process of its own. In one run, the same number of sample
 and through ponder (`Context.draw` with the real backend); processor time is this process's.
 
     python benchmarks/overhead.py            # CPU per sample and samples per second, with ratios
-    python benchmarks/overhead.py --memory   # resident memory over 100,000 streamed samples
+    python benchmarks/overhead.py --memory   # resident memory while 100,000 samples are streamed
     python benchmarks/overhead.py --store    # the same as the first, through a study's store
 """
 
@@ -151,11 +151,29 @@ def compare(url: str, with_store: bool) -> None:
             )
 
 
-def memory(url: str) -> None:
-    for samples in (20_000, 100_000):
-        asyncio.run(through_ponder(url, samples, 16, 64))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{samples:>8,} samples streamed: peak resident memory {peak:.0f} MiB", flush=True)
+async def memory(url: str, n: int, samples: int = 100_000, step: int = 20_000) -> None:
+    """Resident memory while one stream of many samples goes by, none of which is kept."""
+    model = OpenAICompatible("m", url, api="chat", n=n > 1, max_n=n, max_concurrency=16)
+    runtime = ponder.Runtime()
+    problem = ponder.Problem("p", PROMPT)
+    ctx = Context(problem, TextSteps(model), sampling=ponder.Sampling(max_new_tokens=64), runtime=runtime)
+    print(f"n={n:<3} {0:>8,} samples: {resident():6.1f} MiB resident", flush=True)
+    seen = 0
+    async with aclosing(ctx.stream(problem, samples)) as stream:
+        async for _ in stream:
+            seen += 1
+            if seen % step == 0:
+                print(f"n={n:<3} {seen:>8,} samples: {resident():6.1f} MiB resident", flush=True)
+    await runtime.aclose()
+
+
+def resident() -> float:
+    """MiB of this process in memory now (its peak where the system does not tell)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return pages * resource.getpagesize() / 2**20
 
 
 def main() -> None:
@@ -168,7 +186,11 @@ def main() -> None:
     process.start()
     url = f"http://127.0.0.1:{ours.recv()}/v1"
     try:
-        memory(url) if options.memory else compare(url, options.store)
+        if options.memory:
+            for n in (64, 1):
+                asyncio.run(memory(url, n))
+        else:
+            compare(url, options.store)
     finally:
         process.terminate()
 

@@ -429,7 +429,8 @@ class Context:
         scheduler = self.runtime.scheduler(model)
         price = self.runtime.prices.of(model)
         request = Request(prompt, sampling, tuple(seeds), prefix, self._watch, self._race, problem=self.problem)
-        keys = content_keys(model, request)
+        storing = not isinstance(self.runtime.cache, NoCache)
+        keys = content_keys(model, request) if storing else []
         prompt_bound = model.count_tokens(prompt) + (model.count_tokens(prefix) if prefix else 0)
         remaining = list(range(len(seeds)))
         empty_rounds = 0
@@ -441,7 +442,7 @@ class Context:
                 return
             if request.sampling is not sampling:
                 sampling = request.sampling
-                keys = content_keys(model, replace(request, seeds=tuple(seeds)))
+                keys = content_keys(model, replace(request, seeds=tuple(seeds))) if storing else []
             now, spent = remaining[:granted], Spend()
             landed: set[int] = set()
             try:
@@ -482,10 +483,10 @@ class Context:
     async def _fetch(
         self, scheduler: Scheduler, request: Request, seeds: Sequence[int], keys: Sequence[bytes], wanted: Sequence[int]
     ) -> AsyncGenerator[tuple[int, Completion], None]:
-        """Stored completions, then new ones, which are stored before they are passed on."""
-        cache = self.runtime.cache
-        missing = []
-        for position in wanted:
+        """Stored completions, then new ones, which are stored before they are passed on (no keys: nothing is)."""
+        cache, storing = self.runtime.cache, bool(keys)
+        missing = [] if storing else list(wanted)
+        for position in wanted if storing else ():
             stored = cache.get(keys[position])
             if stored is None:
                 missing.append(position)
@@ -494,7 +495,8 @@ class Context:
         if not missing:
             return
         lost: list[tuple[int, Completion]] = []
-        watch, index_of = request.watch, [self._indices.get(seeds[p], p) for p in missing]
+        watch = request.watch
+        index_of = [self._indices.get(seeds[p], p) for p in missing] if watch is not None else []
         fresh = replace(
             request,
             seeds=tuple(seeds[p] for p in missing),
@@ -505,7 +507,6 @@ class Context:
         try:
             deadline = self.meter.seconds_left
             async with asyncio.timeout(None if deadline == math.inf else max(deadline, 0)):
-                storing = not isinstance(cache, NoCache)
                 together = storing and not fresh.stream and fresh.watch is None and fresh.n > 1
                 arriving = scheduler.sample(fresh)
                 async with aclosing(batches(arriving) if together else one_by_one(arriving)) as arrivals:
