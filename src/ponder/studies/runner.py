@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from ponder.allocators.fixed import Fixed
 from ponder.api import check_capabilities, default_sampling, run_sync
+from ponder.core.allocator import Allocator
 from ponder.core.cache import Cache, MemoryCache
 from ponder.core.context import Context
 from ponder.core.model import Model, Sampling
@@ -232,8 +234,7 @@ class _Run:
         limits = Budget.parse(study.study_budget)
         already = Spend() if limits.unlimited or store is None else self._spent_before(store)
         self.runtime = StudyRuntime(cache=cache, prices=study.price_table, limits=limits, already=already)
-        self.budget = Budget.parse(study.budget)
-        self.rows = [(s.with_samples(k), Series(str(s), k)) for s, k in study.rows()]
+        self.rows = [(Fixed(s.with_samples(k), study.budget), Series(str(s), k)) for s, k in study.rows()]
         self.in_order = sorted(self.rows, key=lambda row: -row[1].budget)
         self.warnings = list(prepared.warnings)
 
@@ -318,11 +319,11 @@ class _Run:
     async def _work(self, waiting: Iterator[Problem]) -> None:
         """All rows of one problem, the largest number of samples first; then the next problem."""
         for problem in waiting:
-            for strategy, series in self.in_order:
+            for allocator, series in self.in_order:
                 if problem.id in series.outcomes:
                     self.progress.finished(series, series.outcomes[problem.id], True)
                     continue
-                outcome = await self._solve(problem, strategy)
+                outcome = await self._solve(problem, allocator)
                 # A verifier's failure is its sample's; that the store or the study gave way concerns them all.
                 if self.runtime.stop is not None:
                     raise self.runtime.stop
@@ -335,24 +336,25 @@ class _Run:
                     await self.store.put_outcome(series.strategy, series.budget, problem.id, outcome.as_dict())
                 self.progress.finished(series, outcome, False)
 
-    async def _solve(self, problem: Problem, strategy: Strategy) -> Outcome:
-        prepared = self.prepared
+    async def _solve(self, problem: Problem, allocator: Allocator) -> Outcome:
+        prepared, assigned = self.prepared, allocator.assign(problem, ())
         ctx = Context(
             problem,
             prepared.process,
             task=prepared.task,
             sampling=prepared.sampling,
-            budget=self.budget,
+            budget=assigned.budget,
             seed=prepared.study.seed,
             runtime=self.runtime,
             ledger=_SimulatedTime() if prepared.model.name == "sim" else Ledger(),
         )
         try:
-            result = await strategy.run(problem, ctx)
+            result = await assigned.strategy.run(problem, ctx)
         except Exception as error:
             if self.runtime.stop is not None or _concerns_all(error):
                 raise
             return crashed(error, ctx.ledger.stages)
+        allocator.observe(problem, result)
         return grade_result(result, prepared.task)
 
     def _tables(self) -> list[Row]:
