@@ -32,29 +32,51 @@ class Scheduler:
 
         A call that failed for good yields completions with `error` set. An error that every further
         call would meet as well (no such host, a wrong key) is raised.
+
+        When it is closed early, `request.lost` hears of every position that was not yielded: what had arrived
+        is reported in full, what was under way by the time it took and the rate seen so far (unless the
+        backend knew better), and what was not sent, or not returned, as nothing (`error` is set).
         """
         n = request.n
         single = request.watch is not None or request.stream or not self.honours_n
         size = 1 if single else self.model.capabilities.max_n
         starts = range(0, n, size)
-        begun: set[int] = set()
+        begun: dict[int, float] = {}
         waiting: dict[int, Completion] = {}
+        told: set[int] = set()
+        if (report := request.lost) is not None:
+            request = replace(request, lost=lambda position, lost: told.add(position) or report(position, lost))
+        prompt_tokens = 0
         calls = (self._call(request, range(start, min(start + size, n)), begun, waiting) for start in starts)
         try:
             async with aclosing(merge(calls, self.model.max_concurrency)) as merged:
                 async for position, completion in merged:
                     waiting.pop(position, None)
+                    told.add(position)
+                    if completion.prompt_tokens > prompt_tokens:
+                        prompt_tokens = completion.prompt_tokens
                     yield position, completion
         finally:
-            # Cancelled: what had arrived unseen is reported in full; what was not sent, or not returned, cost nothing.
-            if request.lost is not None:
+            if report is not None:
                 for position, completion in waiting.items():
-                    request.lost(position, replace(completion, finish="cancelled"))
-                for position in set(range(n)) - begun:
-                    request.lost(position, Completion("", 0, "cancelled", error="nothing was generated"))
+                    request.lost(position, replace(completion, finish="cancelled"))  # type: ignore[misc]
+                for position in range(n):
+                    if position not in told:
+                        report(position, self._unknown(request, begun.get(position), position % size, prompt_tokens))
+
+    def _unknown(self, request: Request, began: float | None, place: int, prompt_tokens: int) -> Completion:
+        """What a cancelled completion that nobody has seen may have cost; the first of its call has the prompt."""
+        if began is None:
+            return Completion("", 0, "cancelled", error="nothing was generated")
+        elapsed = time.monotonic() - began
+        guess = min(int(elapsed * (self.tokens_per_second or 0.0)), request.sampling.max_new_tokens)
+        if place:
+            return Completion("", guess, "cancelled", seconds=elapsed)
+        known = prompt_tokens or self.model.count_tokens(request.prompt)
+        return Completion("", guess, "cancelled", prompt_tokens=known, requests=1, seconds=elapsed)
 
     async def _call(
-        self, request: Request, indices: range, begun: set[int], waiting: dict[int, Completion]
+        self, request: Request, indices: range, begun: dict[int, float], waiting: dict[int, Completion]
     ) -> AsyncIterator[tuple[int, Completion]]:
         part = (
             request
@@ -74,7 +96,7 @@ class Scheduler:
         landed: set[int] = set()
         async with self._slots:
             started = time.monotonic()
-            begun.update(indices)
+            begun.update(dict.fromkeys(indices, started))
             try:
                 async with aclosing(self.model.sample(part)) as completions:  # type: ignore[type-var]
                     async for position, completion in completions:
@@ -83,14 +105,18 @@ class Scheduler:
                         waiting[indices.start + position] = completion
                         yield indices.start + position, completion
             except ModelError as error:
+                for position in indices:
+                    begun.pop(position, None)
                 if is_fatal(error):
-                    begun.difference_update(indices)
                     raise
+                requests = error.requests
                 for position in range(part.n):
                     if position not in landed:
-                        yield indices.start + position, failed(error)
+                        yield indices.start + position, failed(error, requests)
+                        requests = 0
                 return
-        begun.difference_update(i for i in indices if i - indices.start not in landed)
+        for position in indices:
+            begun.pop(position, None)
         if part.n > 1 and len(landed) == 1:
             self.honours_n = False
 
@@ -102,9 +128,9 @@ class Scheduler:
             )
 
 
-def failed(error: BaseException) -> Completion:
+def failed(error: BaseException, requests: int = 0) -> Completion:
     """The record of a call that failed for good; never stored, never an answer."""
-    return Completion("", 0, "error", error=f"{type(error).__name__}: {error}")
+    return Completion("", 0, "error", requests=requests, error=f"{type(error).__name__}: {error}")
 
 
 def is_fatal(error: BaseException) -> bool:
