@@ -141,6 +141,13 @@ def test_a_retry_that_succeeds_is_one_call_and_no_failure():
 # ---------------------------------------------------------------------------------------------- limits
 
 
+def check_meter(ctx):
+    """Nothing is reserved any more, and the meter has counted what the ledger has."""
+    for name, spent in ctx.meter._spent.items():
+        assert abs(ctx.meter._reserved[name]) < 1e-9, f"reserved {name} were not given back"
+        assert spent == pytest.approx(getattr(ctx.ledger.total, name)), name
+
+
 LIMITS = st.fixed_dictionaries(
     {},
     optional={
@@ -180,9 +187,44 @@ def test_no_budget_is_ever_passed(limits, n, max_new_tokens, text, ignore_n):
     )
     for name, limit in limits.items():
         assert getattr(ctx.ledger.total, name) <= limit + 1e-9, (name, ctx.ledger.stages)
-    assert all(abs(left) < 1e-9 for left in ctx.meter._reserved.values()), "a reservation was not given back"
+    check_meter(ctx)
     if not result.candidates:
         assert result.reason
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 30),
+    st.integers(1, 12),
+    st.integers(1, 5),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["leave", "cancel"]),
+)
+def test_whoever_leaves_early_leaves_no_reservation_task_or_unbooked_token(turns, n, slots, race, ignore_n, how):
+    class Narrow(Simulated):
+        max_concurrency = slots
+
+    async def go():
+        model = Narrow(ignore_n=ignore_n, latency_s=0.0001)
+        ctx = context(model, budget=ponder.Budget(calls=40, tokens=10_000, generated_tokens=9_000), max_new_tokens=30)
+
+        async def draw():
+            async with aclosing(ctx.stream(ctx.problem, n, race=race)) as landing:
+                async for _ in landing:
+                    if how == "leave":
+                        return
+
+        drawing = asyncio.create_task(draw())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if how == "cancel":
+            drawing.cancel()
+        await asyncio.gather(drawing, return_exceptions=True)
+        assert len(asyncio.all_tasks()) == 1
+        return ctx
+
+    check_meter(asyncio.run(go()))
 
 
 @settings(max_examples=15, deadline=None)

@@ -70,11 +70,13 @@ async def ask(
 ) -> Reply:
     """One reply; a failed call or an exhausted budget is said, not raised."""
     sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens)
-    async for _, reply in ctx.generate(judge, tuple(messages), seeds=ctx.seeds(1, *path), sampling=sampling):
-        if reply.error is not None:
-            return Reply(None, f"the judge failed: {reply.error}")
-        return Reply(reply.text)
-    return Reply(None, "the budget did not allow the judge's call")
+    landing = ctx.generate(judge, tuple(messages), seeds=ctx.seeds(1, *path), sampling=sampling)
+    replies = [reply async for _, reply in landing]  # to its end, which gives its reservation back
+    if not replies:
+        return Reply(None, "the budget did not allow the judge's call")
+    if replies[0].error is not None:
+        return Reply(None, f"the judge failed: {replies[0].error}")
+    return Reply(replies[0].text)
 
 
 def fits(judge: Model, prompt: str, max_new_tokens: int) -> bool:

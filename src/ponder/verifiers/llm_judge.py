@@ -81,9 +81,8 @@ class LlmJudge(Verifier):
         sampling = Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens)
         ratings, replies = [], []
         message = ({"role": "user", "content": filled},)
-        async for _, reply in ctx.generate(
-            judge, message, seeds=ctx.seeds(self.votes, "judge", *where), sampling=sampling
-        ):
+        landing = ctx.generate(judge, message, seeds=ctx.seeds(self.votes, "judge", *where), sampling=sampling)
+        for reply in [reply async for _, reply in landing]:
             if reply.error is not None:
                 raise VerifierError(f"the judge {judge} failed: {reply.error}")
             replies.append(reply.text)

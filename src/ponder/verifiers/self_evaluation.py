@@ -70,7 +70,8 @@ class SelfEvaluation(Verifier):
         sampling = Sampling(temperature=1.0, max_new_tokens=4, logprobs=offered if offered > 1 else None)
         values, replies = [], []
         seeds = ctx.seeds(self.votes, "self_evaluation", *where)
-        async for _, reply in ctx.generate(model, self._asked(problem, text), seeds=seeds, sampling=sampling):
+        landing = ctx.generate(model, self._asked(problem, text), seeds=seeds, sampling=sampling)
+        for reply in [reply async for _, reply in landing]:
             if reply.error is not None:
                 raise VerifierError(f"asking {model} to evaluate itself failed: {reply.error}")
             replies.append(reply.text)
