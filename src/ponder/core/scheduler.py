@@ -44,9 +44,14 @@ class Scheduler:
         begun: dict[int, float] = {}
         waiting: dict[int, Completion] = {}
         told: set[int] = set()
-        if (report := request.lost) is not None:
-            request = replace(request, lost=lambda position, lost: told.add(position) or report(position, lost))
-        prompt_tokens = 0
+        report, prompt_tokens = request.lost, 0
+
+        def lost(position: int, completion: Completion) -> None:
+            told.add(position)
+            if report is not None:
+                report(position, completion)
+
+        request = replace(request, lost=lost)
         calls = (self._call(request, range(start, min(start + size, n)), begun, waiting) for start in starts)
         try:
             async with aclosing(merge(calls, self.model.max_concurrency)) as merged:
@@ -57,12 +62,11 @@ class Scheduler:
                         prompt_tokens = completion.prompt_tokens
                     yield position, completion
         finally:
-            if report is not None:
-                for position, completion in waiting.items():
-                    request.lost(position, replace(completion, finish="cancelled"))  # type: ignore[misc]
-                for position in range(n):
-                    if position not in told:
-                        report(position, self._unknown(request, begun.get(position), position % size, prompt_tokens))
+            for position, completion in waiting.items():
+                lost(position, replace(completion, finish="cancelled"))
+            for position in range(n) if len(told) < n else ():
+                if position not in told:
+                    lost(position, self._unknown(request, begun.get(position), position % size, prompt_tokens))
 
     def _unknown(self, request: Request, began: float | None, place: int, prompt_tokens: int) -> Completion:
         """What a cancelled completion that nobody has seen may have cost; the first of its call has the prompt."""
