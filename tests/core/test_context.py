@@ -4,11 +4,11 @@ import asyncio
 import math
 import sys
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import ponder
@@ -160,7 +160,7 @@ LIMITS = st.fixed_dictionaries(
 PRICE = Prices({"sim": (10.0, 5.0, 50.0)})
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     LIMITS,
     st.integers(1, 12),
@@ -174,14 +174,19 @@ PRICE = Prices({"sim": (10.0, 5.0, 50.0)})
         ]
     ),
     st.booleans(),
+    st.integers(1, 12),
 )
-def test_no_budget_is_ever_passed(limits, n, max_new_tokens, text, ignore_n):
+@example({"tokens": 11}, 3, 1, "repeated_sampling(n={n}) | majority", True, 12)
+def test_no_budget_is_ever_passed(limits, n, max_new_tokens, text, ignore_n, max_n):
     budget = ponder.Budget(**limits)
 
     async def body(ctx):
         return await ponder.parse(text.format(n=n)).run(ctx.problem, ctx)
 
-    model = Simulated(ignore_n=ignore_n)
+    class Narrow(Simulated):
+        capabilities = replace(Simulated.capabilities, max_n=max_n)
+
+    model = Narrow(ignore_n=ignore_n)
     result, ctx = simulated(
         body, model, budget=budget, runtime=ponder.Runtime(prices=PRICE), max_new_tokens=max_new_tokens
     )

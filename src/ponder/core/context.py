@@ -558,7 +558,7 @@ class Context:
         if not self.meter.limited and self.meter.seconds_left == math.inf:
             return n, request, Spend()
         while True:
-            unit, shared = self._worst(model, request, prompt_bound, price)
+            unit, shared = self._worst(model, request, n, prompt_bound, price)
             granted = int(min(n, self.meter.affordable(unit + self._hold, shared)))
             if granted > 0:
                 if granted < n:
@@ -572,15 +572,16 @@ class Context:
             request = shorter
 
     def _worst(
-        self, model: Model, request: Request, prompt_bound: int, price: tuple[float, float, float]
+        self, model: Model, request: Request, n: int, prompt_bound: int, price: tuple[float, float, float]
     ) -> tuple[Spend, Spend]:
-        """The most that one completion, and what all of them share, can cost."""
+        """The most that one of `n` completions, and what all of them share, can cost."""
         new = request.sampling.max_new_tokens
         prompt = Spend(prompt_tokens=prompt_bound, cost_usd=prompt_bound * price[0] / 1e6)
         unit = Spend(
             generated_tokens=new, model_calls=0 if self._verifying else 1, cost_usd=new * price[2] / 1e6
         )  # fmt: skip
-        sharing = model.capabilities.n is True and not self._race and self._watch is None
+        one_request = n <= model.capabilities.max_n and self.runtime.scheduler(model).honours_n
+        sharing = one_request and model.capabilities.n is True and not self._race and self._watch is None
         return (unit, prompt) if sharing else (unit + prompt, Spend())
 
     def _shorter(self, request: Request, prompt_bound: int) -> Request | None:
