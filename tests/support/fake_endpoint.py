@@ -110,11 +110,22 @@ class FakeEndpoint:
         n = 0 if fault == "no_choices" else min(1 if self.ignore_n else body.get("n", 1), self.at_most)
         if body.get("stream"):
             return await self._stream(request, body, prompt, chat, fault)
-        texts = [self.answers(prompt, body.get("seed", 0), i) for i in range(n)]
+        texts = [self._text(prompt, body, i) for i in range(n)]
         usage = self._usage(prompt, texts)
         choices = [self._choice(i, t, chat, body, fault) for i, t in enumerate(texts)]
         self._log(prompt, body, texts)
         return web.json_response({"choices": choices, **({"usage": usage} if self.usage else {})})
+
+    def _text(self, prompt, body, index):
+        """An answer, cut to as many words as the request allows."""
+        text = self.answers(prompt, body.get("seed", 0), index)
+        return text if self._fits(text, body) else " ".join(text.split()[: body["max_tokens"]])
+
+    def _fits(self, text, body):
+        return len(text.split()) <= body.get("max_tokens", 10**9)
+
+    def _finish(self, text, body):
+        return "length" if len(text.split()) == body.get("max_tokens") else "stop"
 
     def _log(self, prompt, body, texts):
         if self.log_path is not None:
@@ -131,7 +142,7 @@ class FakeEndpoint:
 
     def _choice(self, i, text, chat, body, fault):
         text = None if fault == "null" or (fault == "null_first" and i == 0) else text
-        choice = {"index": i, "finish_reason": "stop"}
+        choice = {"index": i, "finish_reason": self._finish(text or "", body)}
         choice.update({"message": {"role": "assistant", "content": text}} if chat else {"text": text})
         if self.logprobs and body.get("logprobs") and text is not None:
             value = None if self.logprobs == "nan" else -0.5
@@ -155,7 +166,7 @@ class FakeEndpoint:
         return response
 
     async def _stream(self, request, body, prompt, chat, fault):
-        text = self.answers(prompt, body.get("seed", 0), 0)
+        text = self._text(prompt, body, 0)
         words = [w if i == 0 else f" {w}" for i, w in enumerate(text.split())]
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
@@ -177,9 +188,8 @@ class FakeEndpoint:
                 await response.write(raw[9:])
                 sent[0] += 1
                 await asyncio.sleep(self.token_delay_s)
-            end = {
-                "choices": [{"index": 0, ("delta" if chat else "text"): {} if chat else "", "finish_reason": "stop"}]
-            }
+            last = {"delta": {}} if chat else {"text": ""}
+            end = {"choices": [{"index": 0, **last, "finish_reason": self._finish(text, body)}]}
             await response.write(f"data: {json.dumps(end)}\n\n".encode())
             self._log(prompt, body, [text])
             usage = {"choices": [], "usage": self._usage(prompt, [text])}

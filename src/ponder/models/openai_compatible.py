@@ -154,6 +154,13 @@ class OpenAICompatible(Model):
                 raise
             # Some servers refuse n > 1. If one choice is welcome, the scheduler learns that n is not.
             answer = await self._retried(lambda: self._post(path, {k: v for k, v in body.items() if k != "n"}), tries)
+        if not answer["choices"] and request.lost is not None:  # nothing came, but it was a request and may cost
+            usage = _object(answer.get("usage"))
+            prompt_tokens, cached = _count(usage.get("prompt_tokens")), _cached(usage)
+            request.lost(
+                request.offset,
+                Completion("", 0, "cancelled", None, None, prompt_tokens, cached, tries.sent, tries.seconds),
+            )
         for position, completion in _completions(answer, request, chat, tries):
             yield position, completion
 
