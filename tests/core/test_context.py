@@ -277,6 +277,28 @@ def test_a_time_limit_cancels_what_is_under_way_and_still_answers():
     assert "time limit" in (result.reason or "") and not left and server.in_flight == 0
 
 
+@pytest.mark.parametrize("slow", ["waits", "scores"])
+def test_a_time_limit_does_not_interrupt_who_looks_at_a_draw(slow):
+    async def go():
+        async with FakeEndpoint(latency_s=0.02) as server:
+            model = OpenAICompatible("m", server.url, max_concurrency=2, n=False)
+            ctx = context(model, budget=ponder.Budget(seconds=0.15))
+            seen, sent_late = 0, 0
+            async with aclosing(ctx.stream(ctx.problem, 500)) as landing:
+                async for candidate in landing:
+                    seen += 1
+                    if slow == "waits" and seen == 1:
+                        await asyncio.sleep(0.2)
+                        sent_late = max(sent_late, server.in_flight)
+                    elif slow == "scores":
+                        await ctx.score(ctx.problem, [candidate], ponder.verifier("llm_judge"))
+            await model.aclose()
+            return seen, sent_late, ctx
+
+    seen, sent_late, ctx = asyncio.run(go())
+    assert 0 < seen < 500 and sent_late == 0 and "the time limit was reached" in ctx.shortfalls
+
+
 # ---------------------------------------------------------------------------------------------- concurrency
 
 

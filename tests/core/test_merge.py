@@ -98,3 +98,46 @@ def test_items_that_come_together_are_one_batch_and_an_error_comes_after_them():
         return got
 
     assert asyncio.run(go()) == [[1, 2], [3]]
+
+
+def test_a_deadline_closes_the_source_and_passes_on_what_has_come():
+    async def go():
+        log, got = [], []
+        soon = asyncio.get_running_loop().time() + 0.05
+        async with aclosing(batches(numbers(range(10**6), log, pause=0.001), deadline=soon)) as arriving:
+            async for batch in arriving:
+                got += batch
+        return got, log
+
+    got, log = asyncio.run(go())
+    assert got == list(range(len(got))) and 0 < len(got) <= 60 and log == ["begin 0", "end 0"]
+
+
+def test_a_deadline_never_interrupts_who_takes_the_items():
+    async def go():
+        log, slow = [], 0
+        soon = asyncio.get_running_loop().time() + 0.02
+        async with aclosing(batches(numbers(range(10**6), log, pause=0.001), deadline=soon)) as arriving:
+            async for _ in arriving:
+                await asyncio.sleep(0.06)
+                assert log[-1] == "end 0", "the source went on beyond its deadline"
+                slow += 1
+        return slow, asyncio.current_task().cancelling()
+
+    slow, cancelling = asyncio.run(go())
+    assert slow >= 1 and cancelling == 0
+
+
+def test_what_came_but_was_not_taken_is_handed_over_when_the_consumer_leaves():
+    async def go():
+        dropped, taken = [], []
+        async with aclosing(batches(numbers(range(5)), dropped=dropped.extend)) as arriving:
+            async for batch in arriving:
+                taken += batch
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                break
+        return taken, dropped
+
+    taken, dropped = asyncio.run(go())
+    assert taken + dropped == list(range(5)) and dropped

@@ -495,6 +495,7 @@ class Context:
         if not missing:
             return
         lost: list[tuple[int, Completion]] = []
+        late: list[tuple[int, Completion]] = []
         watch = request.watch
         index_of = [self._indices.get(seeds[p], p) for p in missing] if watch is not None else []
         fresh = replace(
@@ -505,32 +506,35 @@ class Context:
         )
         started, landed = time.monotonic(), set[int]()
         try:
-            deadline = self.meter.seconds_left
-            async with asyncio.timeout(None if deadline == math.inf else max(deadline, 0)):
-                together = storing and not fresh.stream and fresh.watch is None and fresh.n > 1
-                arriving = scheduler.sample(fresh)
-                async with aclosing(batches(arriving) if together else one_by_one(arriving)) as arrivals:
-                    async for batch in arrivals:
+            together = storing and not fresh.stream and fresh.watch is None and fresh.n > 1
+            arriving = scheduler.sample(fresh)
+            seconds = self.meter.seconds_left
+            if together or seconds != math.inf:
+                deadline = None if seconds == math.inf else asyncio.get_running_loop().time() + seconds
+                arrivals = batches(arriving, deadline=deadline, dropped=late.extend)
+            else:
+                arrivals = one_by_one(arriving)
+            async with aclosing(arrivals):
+                async for batch in arrivals:
+                    if together:
                         # All choices of one response are stored at once: what is left after a kill is whole calls.
                         batch.sort(key=lambda item: item[0])
-                        finished = [(keys[missing[i]], c) for i, c in batch if _is_final(c)] if storing else []
+                    finished = [(keys[missing[i]], c) for i, c in batch if _is_final(c)] if storing else []
+                    try:
+                        if finished:
+                            await cache.put(finished)
+                    except asyncio.CancelledError:  # generated, although nobody waits for it any more
+                        lost += [(missing[i], c) for i, c in batch]
+                        raise
+                    for at, (i, completion) in enumerate(batch):
+                        landed.add(missing[i])
                         try:
-                            if finished:
-                                await cache.put(finished)
-                        except asyncio.CancelledError:  # generated, although nobody waits for it any more
-                            lost += [(missing[i], c) for i, c in batch]
+                            yield missing[i], completion
+                        except GeneratorExit:  # paid for, and no longer wanted
+                            lost += [(missing[j], c) for j, c in batch[at + 1 :]]
                             raise
-                        for at, (i, completion) in enumerate(batch):
-                            landed.add(missing[i])
-                            try:
-                                yield missing[i], completion
-                            except GeneratorExit:  # paid for, and no longer wanted
-                                lost += [(missing[j], c) for j, c in batch[at + 1 :]]
-                                raise
-        except TimeoutError:
-            if self.meter.seconds_left > 0:
-                raise
         finally:
+            lost += [(missing[i], c) for i, c in late]
             told = {position for position, _ in lost}
             for position in missing:
                 if position not in landed and position not in told:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -69,19 +69,34 @@ async def merge(sources: Iterable[AsyncIterator[T]], limit: int | None = None) -
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def batches(source: AsyncIterator[T]) -> AsyncGenerator[list[T], None]:
+async def batches(
+    source: AsyncIterator[T],
+    *,
+    deadline: float | None = None,
+    dropped: Callable[[list[T]], object] | None = None,
+) -> AsyncGenerator[list[T], None]:
     """Items of a source, those that come together (without a wait in between) as one list.
 
     Closing it, or an error in the source, closes the source; items that came before an error are passed on.
+
+    Args:
+        source: read in a task of its own, however slowly its items are taken.
+        deadline: on the event loop's clock; then the source is closed, and what has come is passed on. Whoever
+            takes the items is never interrupted.
+        dropped: is given what had come, but was not passed on before this was closed.
     """
     gathered: list[T] = []
     woken = asyncio.Event()
 
     async def pump() -> None:
         try:
-            async for item in source:
-                gathered.append(item)
-                woken.set()
+            async with asyncio.timeout_at(deadline) as limit:
+                async for item in source:
+                    gathered.append(item)
+                    woken.set()
+        except TimeoutError:
+            if not limit.expired():
+                raise
         finally:
             await _close(source)
 
@@ -99,9 +114,10 @@ async def batches(source: AsyncIterator[T]) -> AsyncGenerator[list[T], None]:
                 task.result()
                 return
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if gathered and dropped is not None:
+            dropped(gathered)
 
 
 async def one_by_one(source: AsyncIterator[T]) -> AsyncGenerator[list[T], None]:
