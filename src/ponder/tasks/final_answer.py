@@ -10,7 +10,11 @@ NUMBER = re.compile(
     (?>
         \\[dt]?frac\s?\{\s?-?\d+(?:\.\d+)?\s?\}\s?\{\s?\d+(?:\.\d+)?\s?\}
       | (?<![A-Za-z0-9_])(?<!\d\.)
-        (?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+(?![A-Za-z0-9]))?(?:/\d+)?
+        (?: \d+\ \d+/\d+ | \d+\s?\\[dt]?frac\s?\{\s?\d+\s?\}\s?\{\s?\d+\s?\}          # a mixed number
+          | (?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?
+            (?: [eE][-+]?\d+(?![A-Za-z0-9]) | \s?(?:\\times|\\cdot|×)\s?10\s?\^\s?(?:[-+]?\d+|\{[-+]?\d+\}) )?
+            (?:/\d+)?
+        )
       | (?<![A-Za-z0-9_.])\.\d+
     )
     (?!(?:st|nd|rd|th)\b)                                            # not an ordinal
@@ -18,7 +22,7 @@ NUMBER = re.compile(
     """,
     re.VERBOSE,
 )
-r"""A number in running text: thousands, decimals, `a/b`, `\frac`, exponents, per cent; not part of a word."""
+r"""A number in running text: thousands, decimals, `a/b`, `3 1/2`, `\frac`, exponents, per cent; not part of a word."""
 
 _BRACE = re.compile(r"\\f?boxed\s?\{|\\[{}]|[{}]")
 _HASHES = re.compile(r"####(?!#)")

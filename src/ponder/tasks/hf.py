@@ -36,12 +36,12 @@ class HuggingFace(RecordTask):
     @property
     def identity(self) -> str:
         """Its text and the fingerprint of the rows."""
-        return f"{self}@{self._rows()._fingerprint}"
+        return f"{self}@{self._rows()._fingerprint}{self._grading}"
 
-    def records(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def records(self) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
         """Rows with their numbers."""
         for number, row in enumerate(self._rows()):
-            yield f"{self.location}, split {self.split}, row {number}", row
+            yield number, f"{self.location}, split {self.split}, row {number}", row
 
     def _rows(self) -> Any:
         """The split.

@@ -29,9 +29,9 @@ class JsonLines(RecordTask):
     @property
     def identity(self) -> str:
         """Its text and what the file holds."""
-        return f"{self}@{sha256(self._bytes()).hexdigest()[:16]}"
+        return f"{self}@{sha256(self._bytes()).hexdigest()[:16]}{self._grading}"
 
-    def records(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def records(self) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
         """Records with their line numbers.
 
         Raises:
@@ -48,7 +48,7 @@ class JsonLines(RecordTask):
                 raise TaskError(f"{place}: not JSON ({error})") from None
             if not isinstance(record, dict):
                 raise TaskError(f"{place}: a JSON object is expected, not {type(record).__name__}")
-            yield place, record
+            yield number, place, record
 
     def _bytes(self) -> bytes:
         try:

@@ -16,6 +16,16 @@ grader = GRADERS.register
 class Grader(Registered, ABC):
     """Says whether an output answers a problem, as a number in [0, 1] (1 is right)."""
 
+    @property
+    def identity(self) -> str:
+        """Text that changes whenever the grader's judgement would."""
+        return str(self)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it can judge only problems that have a reference."""
+        return True
+
     def extract(self, output: str) -> str | None:
         """The answer in an output; None if there is none."""
         return final_answer(output)

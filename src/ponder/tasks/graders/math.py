@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ponder.core.problem import Problem
 from ponder.errors import GraderError, MissingExtraError
+from ponder.tasks._limited import Limited, LimitExceededError
 from ponder.tasks.graders.base import Grader, grader
+
+_LONGEST = 1000
+_compare = Limited("ponder.tasks.graders.math:compare", cpu_s=1.0)
 
 
 @grader("math", aliases=("math_verify",))
 @dataclass(frozen=True)
 class Math(Grader):
-    """Right if the answer and the reference are mathematically equal."""
+    """Right if the answer and the reference are mathematically equal.
+
+    Expressions are compared in a process of their own: one that needs over a second of processor time is different.
+    """
+
+    @property
+    def identity(self) -> str:
+        """Its text and the version of math-verify."""
+        return f"{self}@{_version()}"
 
     def score(self, problem: Problem, output: str, answer: str) -> float:
         """0 or 1.
@@ -21,28 +36,55 @@ class Math(Grader):
         Raises:
             GraderError: the reference cannot be read as mathematics.
         """
-        truth = _parse(str(problem.reference))
-        if not truth:
+        equal = _equal(str(problem.reference), str(answer))
+        if equal is None:
             raise GraderError(f"math: the reference of {problem.id} cannot be read: {problem.reference!r}")
-        return float(_equal(truth, _parse(answer)))
+        return float(equal)
 
     def same(self, first: Any, second: Any) -> bool:
         """Mathematical equality of two answers."""
-        return _equal(_parse(str(first)), _parse(str(second)))
+        return bool(_equal(str(first), str(second)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _equal(truth: str, answer: str) -> bool | None:
+    """Whether they are equal; None if `truth` is no mathematics."""
+    _version()
+    try:
+        equal: bool | None = _compare(truth, answer)
+    except LimitExceededError:
+        return False
+    return equal
+
+
+@lru_cache(maxsize=1)
+def _version() -> str:
+    try:
+        return version("math-verify")
+    except PackageNotFoundError:
+        raise MissingExtraError("the grader math", "math-verify", "tasks") from None
+
+
+def compare(truth: str, answer: str) -> bool | None:
+    """What `_compare` runs in its process, where the time limit is: math-verify's own works in main threads only."""
+    from math_verify import verify
+
+    read = _parse(truth)
+    if not read:
+        return None
+    given = _parse(answer)
+    return bool(given) and bool(verify(read, given, timeout_seconds=None))
+
+
+def prepare() -> None:
+    """Load the parsers, so that no comparison's time goes into that."""
+    logging.disable(logging.CRITICAL)
+    compare(r"\frac{1}{2}", "x+0.5")
 
 
 def _parse(text: str) -> Any:
-    """What math-verify reads; its own alarms are off, since they work in a process's main thread only."""
-    try:
-        from math_verify import parse
-    except ImportError:
-        raise MissingExtraError("the grader math", "math-verify", "tasks") from None
-    if len(text) > 1000:
+    from math_verify import parse
+
+    if len(text) > _LONGEST:
         return []
     return parse(text if "$" in text or "\\boxed" in text else f"${text}$", parsing_timeout=None)
-
-
-def _equal(truth: Any, answer: Any) -> bool:
-    from math_verify import verify
-
-    return bool(truth) and bool(answer) and bool(verify(truth, answer, timeout_seconds=None))

@@ -18,7 +18,7 @@ class Regex(Grader):
     Args:
         pattern: a regular expression; `{reference}` in it stands for the (escaped) reference. Its first group, if it
             has one, is the answer used for voting.
-        ignore_case: whether case matters not.
+        ignore_case: whether upper and lower case are the same.
     """
 
     pattern: str = "{reference}"
@@ -29,6 +29,11 @@ class Regex(Grader):
             re.compile(self.pattern.replace("{reference}", "x"))
         except re.error as error:
             raise ParameterError(self, "pattern", self.pattern, allowed=f"a regular expression ({error})") from None
+
+    @property
+    def needs_reference(self) -> bool:
+        """Only where the pattern names it."""
+        return "{reference}" in self.pattern
 
     def extract(self, output: str) -> str | None:
         """The first group of the last match, else the final answer."""
