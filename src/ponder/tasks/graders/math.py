@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ponder.core.answers import RELATIVE_TOLERANCE, as_number
 from ponder.core.problem import Problem
 from ponder.errors import GraderError, MissingExtraError
 from ponder.tasks._limited import Limited, LimitExceededError
@@ -42,8 +44,11 @@ class Math(Grader):
         return float(equal)
 
     def same(self, first: Any, second: Any) -> bool:
-        """Mathematical equality of two answers."""
-        return bool(_equal(str(first), str(second)))
+        """Mathematical equality of two answers; plain numbers need no algebra."""
+        one, other = as_number(first), as_number(second)
+        if one is not None and other is not None:
+            return math.isclose(one, other, rel_tol=RELATIVE_TOLERANCE)
+        return bool(_equal(*sorted((str(first), str(second)))))
 
 
 @lru_cache(maxsize=1 << 16)
