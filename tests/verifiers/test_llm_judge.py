@@ -1,6 +1,6 @@
 import pytest
 
-from ponder.verifiers.llm_judge import parse_score
+from ponder.core.judging import parse_score
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from ponder.core.problem import Problem, Prompt
@@ -156,7 +156,6 @@ class Capabilities:
     prompt_cache: bool | None = False
     streaming: bool = True
     context_tokens: int | None = None
-    extras: frozenset[str] = field(default_factory=frozenset)
 
 
 class Model(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ponder.core.candidate import Candidate
 from ponder.core.problem import Problem
@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from ponder.core.context import Context
 
 Scorable = State | Candidate
+
+
+def output_of(item: Scorable, ctx: Context) -> Any:
+    """What is to be scored: a candidate's output, or what a state has built so far."""
+    return item.output if isinstance(item, Candidate) else ctx.process.output(item)
+
+
+def place_of(item: Scorable) -> tuple[object, ...]:
+    """Names the item within its problem, for seeds that do not depend on what else is scored."""
+    return (item.index, *item.meta.items()) if isinstance(item, Candidate) else item.path
 
 
 class Verifier(Registered, ABC):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy as np
 
 from ponder.core.candidate import Candidate
 from ponder.core.context import Context
+from ponder.core.judging import judge_of
 from ponder.core.model import Model, Sampling
 from ponder.core.pool import Floats, Pool
-from ponder.core.problem import Message
-from ponder.core.selector import Ranking, Selection, abstained, check_k, selection
-from ponder.errors import CapabilityError, ContextLengthError, ParameterError
+from ponder.core.problem import Message, Problem
+from ponder.core.selector import Ranking, Selection, Selector, abstained, check_k, selection
+from ponder.errors import CapabilityError, ContextLengthError
 from ponder.selectors._mbr import expected_utility
 from ponder.selectors._utilities import token_f1
 
@@ -42,14 +44,6 @@ class Pick:
 
     index: int
     fallback: str | None = None
-
-
-def judge_of(owner: object, model: Model | None, ctx: Context) -> Model:
-    """The judge: the given model, or the one that wrote the candidates."""
-    judge: Model | None = model or getattr(ctx.process, "model", None)
-    if judge is None:
-        raise ParameterError(owner, "model", None, allowed="a model", hint="this process has no language model to ask")
-    return judge
 
 
 def needs_context(name: str) -> CapabilityError:
@@ -167,38 +161,47 @@ def judged(pool: Pool, picks: Sequence[int], k: int, fallback: str | None) -> Se
     return selection(pool, ranking, k)
 
 
-def trivial(owner: Any, candidates: Sequence[Candidate], k: int, same: Any) -> Selection:
-    """What a judge's selector can decide alone: nothing valid, or a single different text.
+class JudgedSelector(Selector):
+    """Has a judge pick one candidate; for k answers it picks again without the answers picked before."""
 
-    Raises:
-        CapabilityError: there is something to judge.
-    """
-    check_k(owner, k)
-    pool = Pool.of(candidates, same)
-    if not pool.valid.any():
-        return abstained()
-    if len({str(c.output) for c in pool.valid_samples()}) > 1:
-        raise needs_context(owner.name)
-    return judged(pool, [int(pool.valid[0].argmax())], k, None)
+    model: Model | None
 
+    def select(self, candidates: Sequence[Candidate], k: int = 1, *, same: Any = None) -> Selection:
+        """Only what needs no judge: no valid answer, or a single different text.
 
-async def pick_one_after_another(pool: Pool, k: int, pick: Callable[[list[int], int], Awaitable[Pick]]) -> Selection:
-    """Choose k answers: the judge picks one, its answer is taken out, and so on.
+        Raises:
+            CapabilityError: there is something to choose; use it in a strategy, or `choose`.
+        """
+        check_k(self, k)
+        pool = Pool.of(candidates, same)
+        if not pool.valid.any():
+            return abstained()
+        if len({str(c.output) for c in pool.valid_samples()}) > 1:
+            raise needs_context(self.name)
+        return judged(pool, [int(pool.valid[0].argmax())], k, None)
 
-    Args:
-        pool: the candidates' pool, with at least one valid answer.
-        k: how many answers.
-        pick: coroutine function of (open positions, round) that returns a `Pick` into the open positions.
-    """
-    picks: list[int] = []
-    fallbacks: list[str] = []
-    while len(picks) < k:
-        taken = {int(pool.groups[0, i]) for i in picks}
-        left = [int(i) for i in np.flatnonzero(pool.valid[0]) if int(pool.groups[0, i]) not in taken]
-        if not left:
-            break
-        choice = await pick(left, len(picks))
-        picks.append(left[choice.index])
-        if choice.fallback and choice.fallback not in fallbacks:
-            fallbacks.append(choice.fallback)
-    return judged(pool, picks, k, "; ".join(fallbacks) or None)
+    async def choose(self, problem: Problem, candidates: Sequence[Candidate], ctx: Context, k: int = 1) -> Selection:
+        """Ask the judge; for k answers, once for each, without those chosen before."""
+        check_k(self, k)
+        pool = Pool.of(candidates, ctx.same)
+        if not pool.valid.any():
+            return abstained()
+        judge = judge_of(self, self.model, ctx)
+        picks: list[int] = []
+        fallbacks: dict[str, None] = {}
+        while len(picks) < k:
+            taken = {int(pool.groups[0, i]) for i in picks}
+            left = [int(i) for i in np.flatnonzero(pool.valid[0]) if int(pool.groups[0, i]) not in taken]
+            if not left:
+                break
+            pick = await self.pick(problem, [candidates[i] for i in left], judge, ctx, len(picks))
+            picks.append(left[pick.index])
+            if pick.fallback:
+                fallbacks[pick.fallback] = None
+        return judged(pool, picks, k, "; ".join(fallbacks) or None)
+
+    @abstractmethod
+    async def pick(
+        self, problem: Problem, candidates: Sequence[Candidate], judge: Model, ctx: Context, turn: int
+    ) -> Pick:
+        """The judge's pick among the candidates whose answers are still open, in the turn-th round."""

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ponder.core.context import Context
+from ponder.core.judging import judge_of, parse_score, prompt_text
 from ponder.core.model import Model
 from ponder.core.pool import Floats
 from ponder.core.problem import Problem
 from ponder.errors import CapabilityError
-from ponder.selectors._judge import ask, judge_of, shortened
+from ponder.selectors._judge import ask, shortened
 from ponder.selectors._utilities import cosine, token_f1
-from ponder.verifiers.llm_judge import parse_score, prompt_text
 
 _PROMPT = """Here is a task, and two answers to it. They may be in different languages.
 

@@ -14,30 +14,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ponder.core.candidate import Candidate
 from ponder.core.context import Context
+from ponder.core.judging import prompt_text
 from ponder.core.model import Model
-from ponder.core.pool import Pool
 from ponder.core.problem import Problem
 from ponder.core.registry import selector
-from ponder.core.selector import Selection, Selector, abstained, check_k
 from ponder.errors import ContextLengthError
 from ponder.selectors._judge import (
+    JudgedSelector,
     Pick,
     ask,
     fits,
-    judge_of,
     most_typical,
     numbered,
     parse_best,
-    pick_one_after_another,
     shortened,
-    trivial,
 )
 from ponder.selectors._mbr import distinct_items
-from ponder.verifiers.llm_judge import prompt_text
 
 _PROMPT = """You choose the best of several candidate answers to one task.
 
@@ -59,7 +55,7 @@ _REPAIR = """I could not read your choice. Reply with nothing but the number of 
 
 @selector("checklist_one_pass", aliases=("chops",), what="parallel", how="judge")
 @dataclass(frozen=True)
-class ChecklistOnePass(Selector):
+class ChecklistOnePass(JudgedSelector):
     """A judge's choice among all candidates in one call.
 
     Args:
@@ -79,30 +75,10 @@ class ChecklistOnePass(Selector):
     fallback: Literal["mbr", "first"] = "mbr"
     strict: bool = False
 
-    def select(self, candidates: Sequence[Candidate], k: int = 1, *, same: Any = None) -> Selection:
-        """Only what needs no judge: no valid answer, or a single one.
-
-        Raises:
-            CapabilityError: there is something to choose; use it in a strategy, or `choose`.
-        """
-        return trivial(self, candidates, k, same)
-
-    async def choose(self, problem: Problem, candidates: Sequence[Candidate], ctx: Context, k: int = 1) -> Selection:
-        """Ask the judge; for k answers, once for each, without those chosen before."""
-        check_k(self, k)
-        pool = Pool.of(candidates, ctx.same)
-        if not pool.valid.any():
-            return abstained()
-        judge = judge_of(self, self.model, ctx)
-
-        async def pick(left: list[int], turn: int) -> Pick:
-            return await self._pick(problem, [candidates[i] for i in left], judge, ctx, turn)
-
-        return await pick_one_after_another(pool, k, pick)
-
-    async def _pick(
+    async def pick(
         self, problem: Problem, candidates: Sequence[Candidate], judge: Model, ctx: Context, turn: int
     ) -> Pick:
+        """The candidate that the judge names, in one order or in both."""
         item, items = distinct_items([str(c.output) for c in candidates])
         first = [int((item == number).argmax()) for number in range(len(items))]
         if len(items) == 1:

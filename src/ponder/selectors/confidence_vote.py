@@ -21,8 +21,8 @@ from ponder.core.candidate import Candidate
 from ponder.core.pool import Bools, Floats, Pool
 from ponder.core.registry import selector
 from ponder.core.selector import SUMMED, Ranking, VotingSelector
+from ponder.core.token_confidence import Kind, token_confidence, trace_confidence, window_for
 from ponder.errors import ParameterError
-from ponder.selectors._confidence import Kind, token_confidence, trace_confidence, window_for
 from ponder.selectors._paths import path_errors, path_probability
 
 

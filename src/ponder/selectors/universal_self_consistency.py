@@ -13,27 +13,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ponder.core.candidate import Candidate
 from ponder.core.context import Context
+from ponder.core.judging import prompt_text
 from ponder.core.model import Model
-from ponder.core.pool import Pool
 from ponder.core.problem import Problem
 from ponder.core.registry import selector
-from ponder.core.selector import Selection, Selector, abstained, check_k
 from ponder.selectors._judge import (
+    JudgedSelector,
     Pick,
     ask,
     fits,
-    judge_of,
     most_typical,
     numbered,
-    pick_one_after_another,
     shortened,
-    trivial,
 )
-from ponder.verifiers.llm_judge import prompt_text
 
 _PROMPT = """Several responses to the same question follow.
 
@@ -54,7 +49,7 @@ _NUMBER = re.compile(r"(?<![\d.,\-])(\d+)(?![\d]|[.,]\d)")
 
 @selector("universal_self_consistency", aliases=("usc",), what="parallel", how="judge")
 @dataclass(frozen=True)
-class UniversalSelfConsistency(Selector):
+class UniversalSelfConsistency(JudgedSelector):
     """The response that a model finds most consistent with the others; for free-form outputs.
 
     Args:
@@ -67,47 +62,25 @@ class UniversalSelfConsistency(Selector):
     max_new_tokens: int = 256
     temperature: float = 0.0
 
-    def select(self, candidates: Sequence[Candidate], k: int = 1, *, same: Any = None) -> Selection:
-        """Only what needs no judge: no valid answer, or a single one.
-
-        Raises:
-            CapabilityError: there is something to choose; use it in a strategy, or `choose`.
-        """
-        return trivial(self, candidates, k, same)
-
-    async def choose(self, problem: Problem, candidates: Sequence[Candidate], ctx: Context, k: int = 1) -> Selection:
-        """Ask the judge; for k answers, once for each, without those chosen before."""
-        check_k(self, k)
-        pool = Pool.of(candidates, ctx.same)
-        if not pool.valid.any():
-            return abstained()
-        judge = judge_of(self, self.model, ctx)
-
-        async def pick(left: list[int], turn: int) -> Pick:
-            texts = [str(candidates[i].output) for i in left]
-            return await self._tournament(problem, texts, list(range(len(texts))), judge, ctx, turn)
-
-        return await pick_one_after_another(pool, k, pick)
-
-    async def _tournament(
-        self, problem: Problem, texts: Sequence[str], open_: list[int], judge: Model, ctx: Context, *path: object
+    async def pick(
+        self, problem: Problem, candidates: Sequence[Candidate], judge: Model, ctx: Context, turn: int
     ) -> Pick:
-        """The pick among `open_` positions; in chunks of five while all do not fit the judge's context."""
+        """One response; in chunks of five while all do not fit the judge's context."""
+        texts, open_ = [str(c.output) for c in candidates], list(range(len(candidates)))
         notes: list[str] = []
         stage = 0
-        while len(open_) > _CHUNK and not fits(judge, self._prompt(problem, [texts[i] for i in open_]), self._room):
+        while len(open_) > _CHUNK and not fits(judge, _prompt(problem, [texts[i] for i in open_]), self.max_new_tokens):
             winners = []
             for start in range(0, len(open_), _CHUNK):
-                chunk = open_[start : start + _CHUNK]
-                won = await self._pick(problem, texts, chunk, judge, ctx, *path, stage, start)
+                won = await self._among(problem, texts, open_[start : start + _CHUNK], judge, ctx, turn, stage, start)
                 winners.append(won.index)
                 notes += [won.fallback] if won.fallback else []
             open_, stage = winners, stage + 1
-        last = await self._pick(problem, texts, open_, judge, ctx, *path, stage)
+        last = await self._among(problem, texts, open_, judge, ctx, turn, stage)
         notes += [last.fallback] if last.fallback else []
         return Pick(last.index, "; ".join(dict.fromkeys(notes)) or None)
 
-    async def _pick(
+    async def _among(
         self, problem: Problem, texts: Sequence[str], open_: Sequence[int], judge: Model, ctx: Context, *path: object
     ) -> Pick:
         if len(open_) <= 2 or len({texts[i] for i in open_}) == 1:
@@ -116,11 +89,11 @@ class UniversalSelfConsistency(Selector):
         for attempt in range(2):
             order = ctx.rng(self.name, "order", *path, attempt).permutation(len(open_)).tolist()
             shown = shortened(
-                self, judge, [texts[open_[i]] for i in order], lambda t: self._prompt(problem, t), self._room
+                self, judge, [texts[open_[i]] for i in order], lambda t: _prompt(problem, t), self.max_new_tokens
             )
-            message = {"role": "user", "content": self._prompt(problem, shown)}
+            message = {"role": "user", "content": _prompt(problem, shown)}
             reply = await ask(
-                ctx, judge, [message], self.name, *path, attempt, max_new_tokens=self._room,
+                ctx, judge, [message], self.name, *path, attempt, max_new_tokens=self.max_new_tokens,
                 temperature=self.temperature,
             )  # fmt: skip
             if reply.text is None:
@@ -133,13 +106,10 @@ class UniversalSelfConsistency(Selector):
         typical = most_typical([texts[i] for i in open_])
         return Pick(open_[typical], f"{reason}: minimum_bayes_risk decides")
 
-    @property
-    def _room(self) -> int:
-        return self.max_new_tokens
 
-    def _prompt(self, problem: Problem, texts: Sequence[str]) -> str:
-        listing = numbered(texts, "Response")
-        return _PROMPT.format(task=prompt_text(problem), candidates=listing, n=len(texts))
+def _prompt(problem: Problem, texts: Sequence[str]) -> str:
+    listing = numbered(texts, "Response")
+    return _PROMPT.format(task=prompt_text(problem), candidates=listing, n=len(texts))
 
 
 def parse_response(reply: str, n: int) -> int | None:

@@ -26,8 +26,8 @@ from ponder.core.model import Chunk
 from ponder.core.problem import Problem
 from ponder.core.registry import SELECTORS, strategy
 from ponder.core.strategy import Result, Strategy
+from ponder.core.token_confidence import token_confidence, trace_confidence, window_for
 from ponder.errors import CapabilityError, ParameterError
-from ponder.selectors._confidence import token_confidence, trace_confidence, window_for
 
 SCORE = "deep_conf"
 """The name under which candidates carry their confidence as a score."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
@@ -89,9 +90,9 @@ class RecordTask(Task):
         identity = self.grader.identity
         return "" if identity == str(self.grader) else f"+{identity}"
 
+    @abstractmethod
     def records(self) -> Iterable[tuple[int, str, Mapping[str, Any]]]:
         """Each record with its number and the text that names its place in messages."""
-        raise NotImplementedError
 
     def problems(self, limit: int | None = None, *, seed: int = 0) -> Sequence[Problem]:
         """Problems in the order of the records; the first `shots` records are examples.

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ponder.core.candidate import Candidate
 from ponder.core.context import Context
 from ponder.core.problem import Problem
 from ponder.core.registry import verifier
-from ponder.core.verifier import Scorable, Verifier
+from ponder.core.verifier import Scorable, Verifier, output_of
 from ponder.errors import ParameterError
 
 
@@ -25,5 +24,4 @@ class Exact(Verifier):
         """Grade each output; a grader that raises fails for that item."""
         if ctx.task is None:
             raise ParameterError(self, "task", None, allowed="a task with a grader", hint="a bare prompt has no truth")
-        outputs = [item.output if isinstance(item, Candidate) else ctx.process.output(item) for item in items]
-        return [ctx.task.grade(problem, output).score for output in outputs]
+        return [ctx.task.grade(problem, output_of(item, ctx)).score for item in items]

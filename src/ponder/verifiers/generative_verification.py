@@ -21,12 +21,12 @@ from typing import Literal
 
 from ponder.core.candidate import Candidate, Failure
 from ponder.core.context import Context
+from ponder.core.judging import judge_of, prompt_text
 from ponder.core.model import Completion, Model, Sampling
 from ponder.core.problem import Problem
 from ponder.core.registry import verifier
-from ponder.core.verifier import Scorable, Verifier
+from ponder.core.verifier import Scorable, Verifier, output_of, place_of
 from ponder.errors import CapabilityError, ParameterError
-from ponder.verifiers.llm_judge import prompt_text
 
 PROMPT = """Check a solution to a problem.
 
@@ -82,28 +82,22 @@ class GenerativeVerification(Verifier):
 
     async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:
         """Mean verdicts; NaN where no verdict could be read."""
-        model = self.model or getattr(ctx.process, "model", None)
-        if model is None:
-            raise ParameterError(
-                self, "model", None, allowed="a model", hint="this process has no language model to ask"
-            )
+        model = judge_of(self, self.model, ctx)
         if self.mode == "logprob":
             model.require("logprobs", "generative_verification(mode=logprob)", "Use mode=text.")
         return list(await asyncio.gather(*(self._one(problem, item, model, ctx) for item in items)))
 
     async def _one(self, problem: Problem, item: Scorable, model: Model, ctx: Context) -> float:
-        is_candidate = isinstance(item, Candidate)
-        if is_candidate and not item.valid:  # type: ignore[union-attr]
+        if isinstance(item, Candidate) and not item.valid:
             return 0.0
-        solution = item.output if is_candidate else ctx.process.output(item)  # type: ignore[arg-type, union-attr]
-        where = (item.index, *item.meta.items()) if is_candidate else item.path  # type: ignore[union-attr]
-        filled = (self.prompt or PROMPT).replace("{problem}", prompt_text(problem)).replace("{solution}", str(solution))
+        filled = (self.prompt or PROMPT).replace("{problem}", prompt_text(problem))
+        filled = filled.replace("{solution}", str(output_of(item, ctx)))
         sampling = Sampling(
             temperature=self.temperature,
             max_new_tokens=self.max_new_tokens,
             logprobs=None if self.mode == "text" else 0,
         )
-        seeds = ctx.seeds(self.verdicts, "generative_verification", *where)
+        seeds = ctx.seeds(self.verdicts, "generative_verification", *place_of(item))
         read: dict[int, float] = {}
         unread: list[str] = []
         async for position, reply in ctx.generate(
@@ -117,7 +111,8 @@ class GenerativeVerification(Verifier):
         if unread:
             said = "; ".join(unread[:3])
             message = f"{len(unread)} of {len(unread) + len(read)} verdicts could not be read: {said}"
-            ctx.failures.append(Failure("verify", item.index if is_candidate else None, "missing_verdict", message))  # type: ignore[union-attr]
+            index = item.index if isinstance(item, Candidate) else None
+            ctx.failures.append(Failure("verify", index, "missing_verdict", message))
         return math.fsum(read.values()) / len(read) if read else math.nan
 
     def _verdict(self, reply: Completion) -> float | None:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ponder.core.candidate import Candidate
 from ponder.core.context import Context
 from ponder.core.problem import Problem
 from ponder.core.registry import verifier
-from ponder.core.verifier import Scorable, Verifier
+from ponder.core.verifier import Scorable, Verifier, output_of, place_of
 from ponder.errors import ParameterError
 
 
@@ -42,12 +41,8 @@ class ImperfectOracle(Verifier):
             raise ParameterError(self, "task", None, allowed="a task with a grader", hint="a bare prompt has no truth")
         verdicts = []
         for item in items:
-            is_candidate = isinstance(item, Candidate)
-            output = item.output if is_candidate else ctx.process.output(item)  # type: ignore[arg-type, union-attr]
-            where = (item.index, *item.meta.items()) if is_candidate else item.path  # type: ignore[union-attr]
-            correct = ctx.task.grade(problem, output).correct
-            flip = ctx.rng("imperfect_oracle", *where).random() < (
-                self.false_negative if correct else self.false_positive
-            )
+            correct = ctx.task.grade(problem, output_of(item, ctx)).correct
+            rate = self.false_negative if correct else self.false_positive
+            flip = ctx.rng("imperfect_oracle", *place_of(item)).random() < rate
             verdicts.append(float(correct != flip))
         return verdicts

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ponder.core.candidate import Candidate
 from ponder.core.context import Context
+from ponder.core.judging import judge_of, parse_score, prompt_text
 from ponder.core.model import Model, Sampling
 from ponder.core.problem import Problem
 from ponder.core.registry import verifier
-from ponder.core.verifier import Scorable, Verifier
+from ponder.core.verifier import Scorable, Verifier, output_of, place_of
 from ponder.errors import BudgetError, ParameterError, VerifierError
 
 PROMPT = """You are grading an answer to a problem.
@@ -34,8 +33,6 @@ Proposed solution:
 Is the solution right? Think briefly, then end with one line of the form
 Score: N
 where N is a number from 0 (certainly wrong) to 10 (certainly right)."""
-
-_SCORE = re.compile(r"score\W{0,6}(\d+(?:\.\d+)?)(?:\s*/\s*10)?", re.IGNORECASE)
 
 
 @verifier("llm_judge", aliases=("judge",), kind="outcome")
@@ -65,23 +62,17 @@ class LlmJudge(Verifier):
 
     async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:
         """Ratings divided by ten; NaN (recorded as a failure) where no vote could be read."""
-        judge = self.model or getattr(ctx.process, "model", None)
-        if judge is None:
-            raise ParameterError(
-                self, "model", None, allowed="a model", hint="this process has no language model to ask"
-            )
+        judge = judge_of(self, self.model, ctx)
         replies = await asyncio.gather(*(self._rate(problem, item, judge, ctx) for item in items))
         return list(replies)
 
     async def _rate(self, problem: Problem, item: Scorable, judge: Model, ctx: Context) -> float:
-        is_candidate = isinstance(item, Candidate)
-        solution = item.output if is_candidate else ctx.process.output(item)  # type: ignore[arg-type, union-attr]
-        where = (item.index, *(item.meta.items())) if is_candidate else item.path  # type: ignore[union-attr]
-        filled = (self.prompt or PROMPT).replace("{problem}", prompt_text(problem)).replace("{solution}", str(solution))
+        filled = (self.prompt or PROMPT).replace("{problem}", prompt_text(problem))
+        filled = filled.replace("{solution}", str(output_of(item, ctx)))
         sampling = Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens)
         ratings, replies = [], []
         message = ({"role": "user", "content": filled},)
-        landing = ctx.generate(judge, message, seeds=ctx.seeds(self.votes, "judge", *where), sampling=sampling)
+        landing = ctx.generate(judge, message, seeds=ctx.seeds(self.votes, "judge", *place_of(item)), sampling=sampling)
         for reply in [reply async for _, reply in landing]:
             if reply.error is not None:
                 raise VerifierError(f"the judge {judge} failed: {reply.error}")
@@ -93,24 +84,3 @@ class LlmJudge(Verifier):
         if not ratings:
             raise VerifierError(f"no rating in the judge's reply: {replies[0][-120:]!r}")
         return math.fsum(ratings) / len(ratings)
-
-
-def parse_score(reply: str) -> float | None:
-    """The last rating in a reply, from 0 to 1; None if there is none or it is out of range.
-
-    >>> parse_score("Looks fine. Score: 7/10"), parse_score("no idea"), parse_score("Score: 70")
-    (0.7, None, None)
-    """
-    found = _SCORE.findall(reply)
-    value = float(found[-1]) if found else math.nan
-    return value / 10 if 0 <= value <= 10 else None
-
-
-def prompt_text(problem: Problem) -> str:
-    """What the problem asks, without few-shot examples where the task keeps them apart."""
-    question = problem.metadata.get("question")
-    if question is not None:
-        return str(question)
-    if isinstance(problem.prompt, str):
-        return problem.prompt
-    return "\n".join(str(m.get("content", "")) for m in problem.prompt if m.get("role") == "user")

@@ -18,12 +18,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ponder.core.candidate import Candidate
 from ponder.core.context import Context
+from ponder.core.judging import judge_of
 from ponder.core.model import Completion, Model, Sampling
 from ponder.core.problem import Problem, Prompt
 from ponder.core.registry import verifier
-from ponder.core.verifier import Scorable, Verifier
+from ponder.core.verifier import Scorable, Verifier, output_of, place_of
 from ponder.errors import BudgetError, ParameterError, VerifierError
 
 QUESTION = "Would you do better if you started over? Answer with one word, Yes or No."
@@ -56,20 +56,15 @@ class SelfEvaluation(Verifier):
 
     async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:
         """One forecast per item."""
-        model = self.model or getattr(ctx.process, "model", None)
-        if model is None:
-            raise ParameterError(self, "model", None, allowed="a model", hint="this process has no language model")
+        model = judge_of(self, self.model, ctx)
         return list(await asyncio.gather(*(self._one(problem, item, model, ctx) for item in items)))
 
     async def _one(self, problem: Problem, item: Scorable, model: Model, ctx: Context) -> float:
-        if isinstance(item, Candidate):
-            text, where = str(item.output), (item.index, *item.meta.items())
-        else:
-            text, where = str(ctx.process.output(item)), item.path
+        text = str(output_of(item, ctx))
         offered = min(model.capabilities.max_top_logprobs, _ALTERNATIVES)
         sampling = Sampling(temperature=1.0, max_new_tokens=4, logprobs=offered if offered > 1 else None)
         values, replies = [], []
-        seeds = ctx.seeds(self.votes, "self_evaluation", *where)
+        seeds = ctx.seeds(self.votes, "self_evaluation", *place_of(item))
         landing = ctx.generate(model, self._asked(problem, text), seeds=seeds, sampling=sampling)
         for reply in [reply async for _, reply in landing]:
             if reply.error is not None:
