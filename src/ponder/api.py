@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from ponder.core import registry
 from ponder.core.context import Context, Runtime
 from ponder.core.model import Model, Sampling
 from ponder.core.problem import Message, Problem, Task, merged_sampling
+from ponder.core.process import Process
 from ponder.core.selector import Selector
 from ponder.core.strategy import Result, Strategy, parse_strategy
 from ponder.core.verifier import Verifier
@@ -80,6 +81,7 @@ async def asolve(
     strategy: str | Strategy = "best_of_n",
     task: str | Task | None = None,
     budget: str | Budget | None = None,
+    process: str | Process | None = None,
     seed: int = 0,
     prices: Mapping[str, Price] | None = None,
     runtime: Runtime | None = None,
@@ -93,6 +95,8 @@ async def asolve(
         strategy: how to spend compute; a text form or an object. Without a number of samples: 8.
         task: extracts (and grades) answers; None reads the final answer of free text.
         budget: hard limit, such as `"tokens=2000,seconds=30"`.
+        process: how outputs are built, such as `text_steps(step=line)`; None: whole answers, or paragraph by
+            paragraph for a strategy that works on steps.
         seed: fixes everything that ponder draws.
         prices: dollars per million prompt, cached and generated tokens, by model text.
         runtime: shared cache and schedulers; None uses fresh ones and closes the model afterwards.
@@ -106,7 +110,6 @@ async def asolve(
         CapabilityError: the model cannot do what the strategy needs.
         ModelError: the model cannot be reached at all.
     """
-    from ponder.processes.text_steps import TextSteps
     from ponder.tasks.freeform import Freeform
 
     backend = registry.MODELS.build(model) if isinstance(model, str) else model
@@ -117,8 +120,9 @@ async def asolve(
     check_capabilities(plan, backend)
     shared = runtime or Runtime(prices=Prices(prices or {}))
     settings = merged_sampling(default_sampling(plan, backend), rules.sampling, sampling)
+    builder = process if isinstance(process, Process) else build_process(process, (plan,), backend)
     ctx = Context(
-        as_problem(prompt, backend), TextSteps(backend), task=rules, sampling=settings, budget=limit, seed=seed,
+        as_problem(prompt, backend), builder, task=rules, sampling=settings, budget=limit, seed=seed,
         runtime=shared,
     )  # fmt: skip
     try:
@@ -176,6 +180,14 @@ def as_problem(prompt: str | list[Message] | tuple[Message, ...] | Problem, mode
         question = "\n".join(str(m.get("content", "")) for m in prompt if m.get("role") == "user")
         asked = tuple(prompt)
     return Problem("prompt", asked, metadata={"question": question})
+
+
+def build_process(text: str | None, strategies: Sequence[Strategy], model: Model) -> Process:
+    """The process that a text names; without one, text by paragraphs if a strategy works on steps, else whole answers."""
+    stepwise = any(strategy.stepwise for strategy in strategies)
+    named = text or ("text_steps(step=paragraph)" if stepwise else "text_steps")
+    built: Process = registry.PROCESSES.build(named, model=model)
+    return built
 
 
 def default_sampling(strategy: Strategy, model: Model) -> Sampling:

@@ -147,6 +147,10 @@ class BudgetError(PonderError):
     """A budget is used up, or too small to buy anything."""
 
 
+class AllParticlesDeadError(PonderError):
+    """No particle has a weight above zero."""
+
+
 class EmptyPoolError(PonderError, ValueError):
     """A selector was given no candidates at all."""
 

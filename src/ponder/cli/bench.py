@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.option("--model", "-m", help="llamacpp:smollm2-135m, openai:NAME@URL, sim:default, …")
 @click.option("--task", "-T", help="reasoning_gym:NAME(…), jsonl:PATH(grader=…), hf:NAME(…)")
 @click.option("--strategy", "-s", "strategies", multiple=True, help="May be given several times.")
+@click.option("--process", "-p", help="How outputs are built: 'text_steps(step=line)', sim_tree, …")
 @click.option("--samples", help="Points of the curve: 1,2,4,8,16")
 @click.option("--limit", "-n", type=int, help="How many problems.")
 @click.option("--seed", type=int)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     "--strategy", "-s", default="best_of_n", show_default=True, help="For example 'best_of_n(n=8) | majority'."
 )
 @click.option("--task", help="Extracts answers by a task's rules.")
+@click.option("--process", "-p", help="How outputs are built, such as 'text_steps(step=line)'.")
 @click.option("--budget", "-b", help="Hard limit: tokens=2000,calls=8,seconds=30,usd=0.05")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--temperature", "-t", type=float)
@@ -30,6 +31,7 @@ def command(
     model: str,
     strategy: str,
     task: str | None,
+    process: str | None,
     budget: str | None,
     seed: int,
     temperature: float | None,
@@ -51,6 +53,7 @@ def command(
         model=model,
         strategy=strategy,
         task=task,
+        process=process,
         budget=budget,
         seed=seed,
         prices=dict(parse_price(text) for text in prices),

@@ -231,10 +231,14 @@ class Context:
         finally:
             scope.note_sequential()
 
-    async def extend(self, states: Sequence[State], counts: Sequence[int]) -> list[list[State]]:
+    async def extend(
+        self, states: Sequence[State], counts: Sequence[int], *, hold: Spend = Spend(), to_end: bool = False
+    ) -> list[list[State]]:
         """`counts[i]` new children of `states[i]`, grouped by parent and in slot order.
 
-        Children that failed or that the budget did not allow are missing from their group.
+        Children that failed or that the budget did not allow are missing from their group. `hold` is what each
+        child will cost later (its score): only as many are drawn as leave room for it. `to_end` asks the process to
+        finish the output in this one step, if it can.
         """
         slots: list[Sequence[int]] = []
         for state, count in zip(states, counts, strict=True):
@@ -243,6 +247,7 @@ class Context:
             slots.append(range(first, first + count))
         wanted = [(s, k) for s, k in zip(states, slots, strict=True) if k]
         scope = self._scope("extend")
+        scope._hold, scope.to_end = hold, to_end
         groups: dict[State, list[State]] = {state: [] for state in states}
         if wanted:
             extending = self.process.extend([s for s, _ in wanted], [k for _, k in wanted], scope)
@@ -401,7 +406,7 @@ class Context:
         picks = () if chosen is None else (chosen,) if isinstance(chosen, int) else tuple(chosen)
         status: Status = "ok" if picks else "abstain" if any(c.error is None for c in candidates) else "failed"
         if reason is None and self.shortfalls:
-            reason = "; ".join(self.shortfalls)
+            reason = "; ".join(dict.fromkeys(self.shortfalls))
         if reason is None and status == "failed":
             reason = self.failures[-1].message if self.failures else "nothing was drawn"
         return Result(
@@ -588,14 +593,21 @@ class Context:
         sharing = one_request and model.capabilities.n is True and not self._race and self._watch is None
         return (unit, prompt) if sharing else (unit + prompt, Spend())
 
+    def most(self, model: Model, prompt: Prompt, new_tokens: int, prefix_tokens: int = 0) -> Spend:
+        """The most that one completion of so many new tokens can cost, prompt and prefix included."""
+        price = self.runtime.prices.of(model)
+        request = Request(prompt, replace(self.sampling, max_new_tokens=max(new_tokens, 1)), (0,))
+        unit, shared = self._worst(model, request, 1, model.count_tokens(prompt) + prefix_tokens, price)
+        return unit + shared
+
     def _shorter(self, request: Request, prompt_bound: int) -> Request | None:
-        """The request with a length limit that fits, if nothing was drawn yet and at least one token does."""
-        if self._verifying or self.ledger.total.generated_tokens:
+        """The request with a length limit that fits, if it is the first or the last chance of an answer."""
+        if self._verifying or (self.ledger.total.generated_tokens and not self.to_end):
             return None
         fits = min(self.meter.left("tokens") - prompt_bound, self.meter.left("generated_tokens"))
         if not 1 <= fits < request.sampling.max_new_tokens:
             return None
-        self._fall_short(f"the budget cut the first answer to {int(fits)} tokens")
+        self._fall_short(f"the budget cut an answer to {int(fits)} tokens")
         return replace(request, sampling=replace(request.sampling, max_new_tokens=int(fits)))
 
     async def evaluate(self, n: int, compute: Callable[[int], Any]) -> tuple[int, Any]:
@@ -628,6 +640,9 @@ class Context:
 
     # ------------------------------------------------------------------ scopes
 
+    to_end: bool = False
+    """Whether a process that is extending should finish the output in this step, if it can."""
+
     _hold: Spend = Spend()
     _generated: bool = False
 
@@ -636,9 +651,21 @@ class Context:
         scope = object.__new__(Context)
         scope.__dict__.update(self.__dict__)
         scope.stage, scope._longest, scope._generated, scope._hold = stage, 0, False, Spend()
-        scope._watch, scope._race = None, False
+        scope._watch, scope._race, scope.to_end = None, False, False
         if verifying is not None:
             scope._verifying = verifying
+        return scope
+
+    def child(self, problem: Problem, *, process: Process | None = None) -> Context:
+        """A context for a part or another form of the problem: a tree of its own, ledger and budget shared.
+
+        Args:
+            problem: its id should begin with this problem's id (`ID/part`), so that seeds and stored calls follow.
+            process: builds its outputs; None: this context's.
+        """
+        scope = self._scope(self.stage)
+        scope.problem, scope.process = problem, process or self.process
+        scope._roots, scope._next_slot, scope._next_index = {}, {}, 0
         return scope
 
     def note_sequential(self) -> None:
@@ -648,8 +675,7 @@ class Context:
             self._longest = 0
 
     def _fall_short(self, what: str) -> None:
-        if what not in self.shortfalls:
-            self.shortfalls.append(what)
+        self.shortfalls.append(what)
 
     def _record_failure(self, stage: str, item: Scorable, error: BaseException) -> None:
         index = item.index if isinstance(item, Candidate) else None

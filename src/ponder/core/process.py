@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ponder.core.problem import Problem
 from ponder.core.registry import PROCESSES, REGISTRY_OF
 from ponder.core.state import State, root
+from ponder.ledger.spend import Spend
 
 if TYPE_CHECKING:
     from ponder.core.context import Context
@@ -39,6 +40,20 @@ class Process(ABC):
     def done(self, state: State) -> bool:
         """Whether a state cannot be extended."""
         return state.finish is not None
+
+    def to_finish(self, state: State, ctx: Context) -> Spend:
+        """The most that finishing this state in one stretch can cost, for searches that keep it in reserve.
+
+        The default says nothing is known, so nothing is kept.
+        """
+        return Spend()
+
+    def complete(self, state: State) -> bool:
+        """Whether a state is an output that may be chosen; processes that revise whole outputs say so before the end.
+
+        The default is `done`.
+        """
+        return self.done(state)
 
     @abstractmethod
     def output(self, state: State) -> Any:

@@ -16,6 +16,7 @@ from ponder.ledger.spend import Spend
 
 if TYPE_CHECKING:
     from ponder.core.context import Context
+    from ponder.core.search_tree import SearchTree
 
 Status = Literal["ok", "abstain", "failed"]
 
@@ -33,6 +34,7 @@ class Result:
         spend: what it cost, per stage.
         failures: what went wrong with single samples.
         details: numbers that the strategy wants to show (rounds, stopping reason, tree size).
+        tree: what a search has built, for viewing.
     """
 
     problem: Problem
@@ -44,6 +46,7 @@ class Result:
     spend: Mapping[str, Spend] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    tree: SearchTree | None = field(default=None, compare=False, repr=False)
 
     @property
     def best(self) -> Candidate | None:
@@ -74,6 +77,9 @@ class Strategy(Registered, ABC):
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     """Model capabilities without which it cannot work (`logprobs`, `streaming`, `prefix`)."""
+
+    stepwise: ClassVar[bool] = False
+    """Whether it works on steps of an output; a model's text is then written paragraph by paragraph by default."""
 
     n: int | None
     """How many samples it draws; None takes the number from the study's sample axis."""
@@ -134,6 +140,11 @@ class Pipeline(Strategy):
     def requires(self) -> frozenset[str]:
         """What the strategy and the selectors need."""
         return self.strategy.requires.union(*(s.needs for s in self.selectors))
+
+    @property
+    def stepwise(self) -> bool:  # type: ignore[override]
+        """Whether the inner strategy works on steps."""
+        return self.strategy.stepwise
 
     def __str__(self) -> str:
         return " | ".join(str(part) for part in (self.strategy, *self.selectors))

@@ -20,6 +20,7 @@ from ponder.core.process import Process
 from ponder.core.registry import process
 from ponder.core.state import State
 from ponder.errors import ParameterError
+from ponder.ledger.spend import Spend
 
 _SAMPLING_FIELDS = frozenset(f.name for f in fields(Sampling))
 _DELIMITERS = {"line": "\n", "paragraph": "\n\n"}
@@ -69,7 +70,7 @@ class TextSteps(Process):
         overrides = {k: v for k, v in state.meta.items() if k in _SAMPLING_FIELDS}
         whole = replace(ctx.sampling, **overrides) if overrides else ctx.sampling
         left = max(1, whole.max_new_tokens - state.total_tokens())
-        last = self.step == "answer" or state.depth + 1 >= self.max_steps
+        last = self.step == "answer" or ctx.to_end or state.depth + 1 >= self.max_steps
         completions = ctx.generate(
             self.model,
             state.problem.prompt,
@@ -114,6 +115,11 @@ class TextSteps(Process):
         if completion.finish == "length":
             return "length" if completion.n_tokens >= left else None
         return None if completion.stop_reason in (None, _DELIMITERS.get(self.step)) else "stop"
+
+    def to_finish(self, state: State, ctx: Context) -> Spend:
+        """One completion to the answer's length limit."""
+        written = state.total_tokens()
+        return ctx.most(self.model, state.problem.prompt, ctx.sampling.max_new_tokens - written, written)
 
     def output(self, state: State) -> str:
         """All steps joined."""

@@ -13,12 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar
 
+from ponder.api import build_process
 from ponder.core.candidate import Candidate
 from ponder.core.context import Context, Runtime
 from ponder.core.model import Capabilities, Completion, Model, Request, Sampling
 from ponder.core.problem import Problem, Prompt, Task
 from ponder.core.process import Process
-from ponder.core.registry import PROCESSES, TASKS
+from ponder.core.registry import TASKS
 from ponder.core.strategy import Pipeline, Strategy, parse_strategy
 from ponder.errors import ModelError, ParameterError, StoreError
 from ponder.studies.plan import Study
@@ -108,7 +109,7 @@ class StoredStudy:
                 )
             model = Offline(study.model, facts.get("model", study.model))
             sampling = study_sampling(study, model, rules, facts.get("logprobs"))
-            return cls(folder, study, rules, store, PROCESSES.build(study.process, model=model), sampling)
+            return cls(folder, study, rules, store, build_process(study.process, study.parsed, model), sampling)
         except BaseException:
             store.close()
             raise

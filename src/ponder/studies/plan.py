@@ -35,7 +35,8 @@ class Study:
         study_budget: hard limit over the whole study.
         concurrency: problems under way at once.
         prices: dollars per million prompt, cached and generated tokens, by model text.
-        process: how outputs are built: `text_steps` is whole answers, `text_steps(step=line)` line by line.
+        process: how outputs are built: `text_steps` is whole answers, `text_steps(step=line)` line by line. Empty is
+            whole answers, or paragraph by paragraph if a strategy works on steps.
     """
 
     model: str
@@ -49,7 +50,7 @@ class Study:
     study_budget: str = ""
     concurrency: int = 8
     prices: Mapping[str, Price] = field(default_factory=dict)
-    process: str = "text_steps"
+    process: str = ""
 
     def __post_init__(self) -> None:
         if not self.strategies:

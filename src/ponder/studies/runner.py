@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ponder.allocators.fixed import Fixed
-from ponder.api import check_capabilities, default_sampling, run_sync
+from ponder.api import build_process, check_capabilities, default_sampling, run_sync
 from ponder.core.allocator import Allocator
 from ponder.core.cache import Cache, MemoryCache
 from ponder.core.context import Context
 from ponder.core.model import Model, Sampling
 from ponder.core.problem import Problem, Task, merged_sampling
 from ponder.core.process import Process
-from ponder.core.registry import MODELS, PROCESSES, TASKS, Registered
+from ponder.core.registry import MODELS, TASKS, Registered
 from ponder.core.scheduler import is_fatal
 from ponder.core.strategy import Strategy
 from ponder.core.verifier import Verifier
@@ -140,7 +140,7 @@ def prepare(study: Study, *, model: Model | None = None, task: Task | None = Non
     twice = [name for name, count in Counter(p.id for p in problems).items() if count > 1]
     if twice:
         raise TaskError(f"{rules}: {len(twice)} problem ids are not unique, the first is {twice[0]!r}; ids name draws")
-    process = PROCESSES.build(study.process, model=backend)
+    process = build_process(study.process, study.parsed, backend)
     return Prepared(study, backend, rules, process, study_sampling(study, backend, rules), problems, warnings)
 
 

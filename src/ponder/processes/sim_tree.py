@@ -1,0 +1,96 @@
+"""Simulated reasoning: one step call per step, and the truth is known (see the task `sim_tree`)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ponder.core.context import Context
+from ponder.core.model import Model
+from ponder.core.problem import Problem
+from ponder.core.process import Process
+from ponder.core.registry import process
+from ponder.core.state import State
+from ponder.errors import TaskError
+from ponder.ledger.spend import Spend
+from ponder.tasks.sim_tree import RIGHT
+
+_WRONG = np.cumsum([0.4, 0.3, 0.2, 0.1])
+_NEEDED = ("survival", "trap", "depth", "step_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a state is: whether every step stayed right, the answer it leads to, whether it looks too good."""
+
+    alive: bool = True
+    answer: str = RIGHT
+    trapped: bool = False
+
+
+@process("sim_tree")
+@dataclass(frozen=True)
+class SimTreeSteps(Process):
+    """Steps of the simulated problems of the task `sim_tree`; counts function evaluations.
+
+    Args:
+        model: taken so that a study can name it, and never asked.
+    """
+
+    model: Model | None = None
+
+    name: ClassVar[str]
+
+    def start(self, problem: Problem, *, label: str = "", meta: Any = None) -> State:
+        """A root on which everything is still right."""
+        missing = [name for name in _NEEDED if name not in problem.metadata]
+        if missing:
+            raise TaskError(
+                f"the process sim_tree needs problems of the task sim_tree; {problem.id} has no {missing[0]}"
+            )
+        return State(problem, slot=label or 0, payload=Place(), meta=meta or {})
+
+    async def extend(
+        self, states: Sequence[State], slots: Sequence[Sequence[int]], ctx: Context
+    ) -> AsyncIterator[State]:
+        """One step for each slot, drawn from the slot's own seed."""
+        wanted = [(state, slot) for state, own in zip(states, slots, strict=True) for slot in own]
+        seeds = [seed for state, own in zip(states, slots, strict=True) for seed in ctx.seeds_for(state, own)]
+        m, draws = await ctx.evaluate(len(wanted), lambda m: uniforms(seeds[:m], 3).tolist())
+        for (state, slot), (luck, lure, which) in zip(wanted[:m], draws or [], strict=True):
+            world, place = state.problem.metadata, state.payload
+            if place.alive and luck >= world["survival"]:
+                answer = f"wrong {int(np.searchsorted(_WRONG, which * _WRONG[-1], side='right')) + 1}"
+                place = Place(False, answer, lure < world["trap"])
+            depth = state.depth + 1
+            yield state.child(
+                slot,
+                f"step {depth}: {'ok' if place.alive else 'off'}",
+                payload=place,
+                n_tokens=world["step_tokens"],
+                finish="stop" if depth == world["depth"] else None,
+            )
+
+    def to_finish(self, state: State, ctx: Context) -> Spend:
+        """One evaluation for each step that is left."""
+        left = state.problem.metadata["depth"] - state.depth
+        return Spend(function_evaluations=left, model_calls=left)
+
+    def output(self, state: State) -> str | None:
+        """The answer of a finished state; None before."""
+        return state.payload.answer if state.finish == "stop" else None
+
+
+def uniforms(seeds: Sequence[int], columns: int) -> npt.NDArray[np.float64]:
+    """Uniform numbers in [0, 1), shape (len(seeds), columns), each row from its own seed (SplitMix64)."""
+    state = np.asarray(seeds, dtype=np.uint64)[:, None] * np.uint64(0x2545F4914F6CDD1D)
+    with np.errstate(over="ignore"):
+        z = state + np.uint64(0x9E3779B97F4A7C15) * np.arange(1, columns + 1, dtype=np.uint64)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return np.asarray(z >> np.uint64(11), dtype=np.float64) * 2.0**-53
