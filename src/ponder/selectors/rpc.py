@@ -5,15 +5,15 @@ Paper    Zhou et al. 2025, "A Theoretical Study on Bridging Internal Probability
 Equal    A mixture of two Weibull distributions is fitted to the path probabilities; paths of the low component are
          pruned unless they are at or above the mean; probabilities of the distinct paths left are added
          per answer.
-Differs  The fit has an exact gradient and shapes end at 200. Fewer than 8 paths, equal probabilities or a failed fit
+Differs  The same likelihood, start and bounds, but all problems are fitted at once, by expectation-maximisation and
+         Newton steps instead of L-BFGS-B; shapes end at 200. Fewer than 8 paths, equal probabilities or a failed fit
          use the mean rule alone (n ≥ 4) or no pruning, and the selection says so. Samples without an answer take
          part in the fit only if their length limit cut them.
-Needs    Log-probabilities of the sampled tokens; scipy.    Cost: nothing beyond the samples.
+Needs    Log-probabilities of the sampled tokens.    Cost: nothing beyond the samples.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -23,7 +23,7 @@ from ponder.core.pool import Bools, Floats, Pool
 from ponder.core.registry import selector
 from ponder.core.selector import SUMMED, Ranking, VotingSelector
 from ponder.selectors._paths import path_errors, path_probability
-from ponder.selectors._weibull import fit_weibull_mixture
+from ponder.selectors._weibull import Starts, fit_weibull_mixtures
 
 _FEW_FOR_MIXTURE = 8
 _FEW_FOR_MEAN = 4
@@ -42,12 +42,15 @@ class RPC(VotingSelector):
         drop_truncated: leave samples that were cut by their length limit out of the fit.
         separation_guard: do not prune if the components' means differ by less than half their pooled
             standard deviation, as when probabilities say nothing about correctness.
+        starts: `published` fits the mixture from the released start; `several` also from three splits of the
+            values, and takes the most likely fit.
     """
 
     variant: Literal["rpc", "pc", "ppl", "sc"] = "rpc"
     probability: Literal["mean", "sequence"] = "mean"
     drop_truncated: bool = False
     separation_guard: bool = False
+    starts: Starts = "published"
 
     needs: ClassVar[frozenset[str]] = frozenset({"logprobs"})
 
@@ -74,37 +77,56 @@ class RPC(VotingSelector):
         """Which samples stay, shape (P, N), and per problem why the mixture was not used."""
         fitted = pool.valid if pool.truncated is None or self.drop_truncated else pool.valid | pool.truncated
         fitted = fitted & ~np.isnan(paths)
-        kept, notes = np.ones(pool.shape, dtype=bool), []
-        for p in range(pool.shape[0]):
-            among = fitted[p]
-            keep, note = prune(paths[p, among], self.separation_guard)
-            row = kept[p]
-            row[among] = keep
-            if pool.valid[p].any() and not (pool.valid[p] & row).any():
-                row[:], note = True, "no_pruning: every answer would have been pruned"
-            notes.append(note)
+        kept, notes = prune(paths, fitted, separation_guard=self.separation_guard, starts=self.starts)
+        kept |= ~fitted
+        for p in np.flatnonzero(pool.valid.any(axis=1) & ~(pool.valid & kept).any(axis=1)):
+            kept[p], notes[p] = True, "no_pruning: every answer would have been pruned"
         return kept, notes
 
 
-def prune(p: Floats, separation_guard: bool = False) -> tuple[Bools, str | None]:
-    """Which path probabilities stay, and why the mixture was not used, if it was not.
+def prune(
+    p: Floats, where: Bools, *, separation_guard: bool = False, starts: Starts = "published"
+) -> tuple[Bools, list[str | None]]:
+    """Which path probabilities stay, and per problem why the mixture was not used, if it was not.
 
     Args:
-        p: shape (n,), in [0, 1].
+        p: shape (P, N), in [0, 1] where they count.
+        where: which count, shape (P, N).
         separation_guard: keep everything if the fitted components are hardly apart.
+        starts: where the fit of the mixture starts from.
+
+    Returns:
+        Shape (P, N), a part of `where`; and P notes, None where the mixture decided or nothing counts.
     """
-    n = len(p)
-    everything = np.ones(n, dtype=bool)
-    if n < _FEW_FOR_MEAN:
-        return everything, "no_pruning: fewer than 4 paths" if n else None
-    above = p >= p.mean() * (1.0 - _EQUAL)
-    if np.ptp(p) <= _EQUAL:
-        return everything, "no_pruning: all paths are equally probable"
-    if n < _FEW_FOR_MIXTURE:
-        return above, "mean_rule: fewer than 8 paths"
-    mixture = fit_weibull_mixture(p)
-    if mixture is None:
-        return above, "mean_rule: the mixture could not be fitted"
-    if separation_guard and (not math.isfinite(mixture.separation) or mixture.separation < _SEPARATION):
-        return everything, "no_pruning: the two components are hardly apart"
-    return above | (mixture.posterior_high(p) >= 0.5), None
+    n = where.sum(axis=1)
+    p = np.where(where, p, 0.0)
+    mean = p.sum(axis=1) / np.maximum(n, 1)
+    above = where & (p >= mean[:, None] * (1.0 - _EQUAL))
+    spread = np.max(p, axis=1, initial=-np.inf, where=where) - np.min(p, axis=1, initial=np.inf, where=where)
+    everything = np.zeros(len(p), dtype=bool)
+    notes: list[str | None] = [None] * len(p)
+
+    def note(rows: Bools, why: str) -> None:
+        for row in np.flatnonzero(rows):
+            notes[row] = why
+
+    few, equal = n < _FEW_FOR_MEAN, spread <= _EQUAL
+    note(few & (n > 0), "no_pruning: fewer than 4 paths")
+    note(~few & equal, "no_pruning: all paths are equally probable")
+    everything |= few | equal
+    note(~everything & (n < _FEW_FOR_MIXTURE), "mean_rule: fewer than 8 paths")
+    rows = np.flatnonzero(~everything & (n >= _FEW_FOR_MIXTURE))
+    kept = above
+    if rows.size:
+        mixtures = fit_weibull_mixtures(p[rows], where[rows], starts)
+        high = where[rows] & (mixtures.posterior_high(p[rows]) >= 0.5)
+        kept[rows] |= high & mixtures.fitted[:, None]
+        missing = np.zeros(len(p), dtype=bool)
+        missing[rows] = ~mixtures.fitted
+        note(missing, "mean_rule: the mixture could not be fitted")
+        if separation_guard:
+            together = np.zeros(len(p), dtype=bool)
+            together[rows] = mixtures.fitted & ~(mixtures.separation >= _SEPARATION)
+            note(together, "no_pruning: the two components are hardly apart")
+            everything |= together
+    return np.where(everything[:, None], where, kept), notes
