@@ -59,9 +59,10 @@ def _show(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     counted = [name for name in ("ties", "abstained", "fallbacks") if any(row[name] for row in rows)]
+    sure = any(row["calibration"] for row in rows)
     table = Table(box=None, pad_edge=False)
     table.add_column("selector", min_width=16, overflow="fold")
-    for name in ("k", "accuracy", "95 %", "difference (95 %)", *counted):
+    for name in ("k", "accuracy", "95 %", "difference (95 %)", *["ECE"] * sure, *counted):
         table.add_column(name, no_wrap=True)
     for row in rows:
         table.add_row(
@@ -70,6 +71,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
             f"{row['accuracy']:.3f}",
             f"{row['ci_low']:.2f}-{row['ci_high']:.2f}",
             f"{row['difference']:+.3f} ({row['difference_low']:+.2f}, {row['difference_high']:+.2f})",
+            *[f"{row['calibration']['ece'][0]:.2f}" if row["calibration"] else ""] * sure,
             *(str(row[name]) for name in counted),
         )
     console = Console(highlight=False)
@@ -79,3 +81,10 @@ def _show(rows: list[dict[str, Any]]) -> None:
         f"{first['n_problems']} problems × {first['samples']} stored samples; coverage {first['coverage']:.3f}",
         style="dim",
     )
+    ranks = ", ".join(
+        f"{n} {r['auroc']:.2f} ({r['low']:.2f}-{r['high']:.2f})" for n, r in first["measures"].items() if r["pairs"]
+    )
+    if ranks:
+        console.print(f"chance to put a right sample above a wrong one of its problem: {ranks}", style="dim")
+    if sure:
+        console.print("ECE: expected calibration error of the selector's confidence (--json has more)", style="dim")

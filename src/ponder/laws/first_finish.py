@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ponder.errors import LawFitError, ParameterError
+from ponder.laws.calibration import auroc
 
 Floats = npt.NDArray[np.float64]
 
@@ -126,13 +127,10 @@ def shorter_is_right(lengths: Sequence[int], right: Sequence[bool]) -> float:
     Raises:
         LawFitError: there is no right or no wrong trace.
     """
-    array, good = np.asarray(lengths, dtype=float), np.asarray(right, dtype=bool)
+    good = np.asarray(right, dtype=bool)
     if good.all() or not good.any():
         raise LawFitError("shorter_is_right needs right and wrong traces; one kind is missing. Log more problems")
-    wrong = np.sort(array[~good])
-    above = len(wrong) - np.searchsorted(wrong, array[good], side="right")
-    equal = np.searchsorted(wrong, array[good], side="right") - np.searchsorted(wrong, array[good], side="left")
-    return float((above + 0.5 * equal).mean() / len(wrong))
+    return float(auroc(-np.asarray(lengths, dtype=float), good))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from ponder.laws.coverage_law import CoverageLaw
 from ponder.laws.intervals import bootstrap_means, paired_difference, percentiles
 from ponder.laws.pass_at_k import log_spaced_k, pass_at_k
 from ponder.reports.charts import Curve, Mark, line_chart, short, swatch
+from ponder.studies.calibration import PROBABILITY, SHORTER
 from ponder.studies.measured import Axis, Measured, Point
 from ponder.studies.recommend import Recommendation, largest_pool, recommend
 
@@ -34,6 +35,12 @@ TROUBLE = {
     "cut": "samples that ended at the length limit",
     "unparsed": "samples in which no answer was found",
     "ties": "problems where the choice was between equals",
+}
+
+
+RANKING = {
+    SHORTER: "fewer tokens, among outputs that ended by themselves: what first_finish relies on",
+    PROBABILITY: "the model's own probability per token: what rpc and perplexity_consistency rely on",
 }
 
 
@@ -115,6 +122,9 @@ def render(data: Measured) -> str:
         costs=[_cost_row(p, advice) for p in data.points],
         dollars=any(p.row.get("cost_usd") for p in data.points),
         stages=_stages(data),
+        calibration=_calibration(data),
+        ranking=_ranking(data),
+        ranking_meaning=RANKING,
         trouble=_trouble(data),
         trouble_meaning=TROUBLE,
         failures=[redact(f) for f in data.failures],
@@ -378,6 +388,29 @@ def _cost_row(point: Point, advice: Recommendation | None) -> dict[str, Any]:
         "coverage": point.row.get("coverage"),
         **per,
     }
+
+
+def _calibration(data: Measured) -> list[dict[str, Any]]:
+    """How calibrated each strategy's confidence is, at its largest budget."""
+    out = []
+    for name in data.strategies:
+        point = max((p for p in data.points if p.strategy == name), key=lambda p: p.budget)
+        found = point.row.get("calibration")
+        if found:
+            out.append({"strategy": redact(name), "budget": point.budget} | dict(found))
+    return out
+
+
+def _ranking(data: Measured) -> list[dict[str, Any]]:
+    """How well each measure tells right draws from wrong ones, on the most pairs that a point has of it."""
+    best: dict[str, dict[str, Any]] = {}
+    for point in data.points:
+        for name, found in (point.row.get("measures") or {}).items():
+            if name not in best or found["pairs"] > best[name]["pairs"]:
+                low, high = found["low"], found["high"]
+                verdict = "open" if low is None or low <= 0.5 <= high else "better" if low > 0.5 else "worse"
+                best[name] = {"measure": name, "strategy": redact(point.label), "verdict": verdict} | dict(found)
+    return list(best.values())
 
 
 def _stages(data: Measured) -> list[dict[str, Any]]:

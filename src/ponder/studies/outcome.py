@@ -10,6 +10,7 @@ from ponder.core.candidate import Failure
 from ponder.core.problem import Task
 from ponder.core.strategy import Result
 from ponder.ledger.spend import Spend
+from ponder.studies.calibration import measures
 
 _EXAMPLES = 3
 """How many failures of one problem are kept with their messages."""
@@ -32,6 +33,8 @@ class Outcome:
         tie: whether the choice was between equals.
         spend: per stage.
         failures: the first few, as `stage: message`.
+        confidence: the selector's in its choice; None if it has none.
+        measures: how well scores, length and probability tell right candidates from wrong ones.
     """
 
     correct: bool
@@ -46,6 +49,8 @@ class Outcome:
     tie: bool = False
     spend: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
+    confidence: float | None = None
+    measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the store."""
@@ -89,6 +94,8 @@ def grade_result(result: Result, task: Task) -> Outcome:
         tie=bool(result.selection and result.selection.tie),
         spend={stage: spend.as_dict() for stage, spend in result.spend.items()},
         failures=tuple(f"{f.stage}: {f.message}"[:300] for f in failures[:_EXAMPLES]),
+        confidence=result.selection.confidence if result.selection else None,
+        measures=measures(result.candidates, graded),
     )
 
 

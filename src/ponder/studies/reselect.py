@@ -18,6 +18,7 @@ from ponder.core.selector import Selector, check_k
 from ponder.core.verifier import Verifier
 from ponder.errors import StoreError
 from ponder.laws.intervals import paired_difference, wilson_interval
+from ponder.studies.calibration import Measures, confidence_table, measure_table, measures
 from ponder.studies.offline import StoredStudy
 
 
@@ -33,6 +34,7 @@ class Reselection:
         ties: problems whose choice was between equals.
         fallbacks: problems in which another rule than the asked one decided.
         reasons: why problems could not be decided, with how many of them.
+        confidence: per problem, the selector's in its answer; None if it has none, or k > 1.
     """
 
     selector: str
@@ -42,6 +44,7 @@ class Reselection:
     ties: int = 0
     fallbacks: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    confidence: list[float | None] = field(default_factory=list)
 
 
 async def areselect(
@@ -55,6 +58,9 @@ async def areselect(
     task: Task | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of a table: one per selector and k, with the difference to the first selector.
+
+    Each row also says how calibrated the selector's confidence is (`calibration`) and, the same in all rows, how
+    often each score, a shorter length or a higher probability tells a right sample from a wrong one (`measures`).
 
     Args:
         folder: a study's directory.
@@ -79,6 +85,7 @@ async def areselect(
         found = [Reselection(str(s), k) for k in ks for s in chosen]
         pairs = [(s, k) for k in ks for s in chosen]
         covered: list[bool] = []
+        measured: list[Measures] = []
         for problem in stored.problems():
             ctx, candidates = await stored.candidates(problem, source, n)
             if not candidates:
@@ -86,12 +93,15 @@ async def areselect(
             candidates = await _rescored(problem, candidates, judges, ctx)
             graded = [bool(stored.right(problem, c.output)) for c in candidates]
             covered.append(any(graded))
+            measured.append(measures(candidates, graded))
             for (selector, k), outcome in zip(pairs, found, strict=True):
                 await _select(selector, k, problem, candidates, graded, ctx, outcome)
     if not covered:
         raise StoreError(f"{folder} holds no stored samples of {source} to select from")
     wanted = int(getattr(source, "n", None) or 1)
-    return [_row(f, next(o for o in found if o.k == f.k), float(np.mean(covered)), wanted) for f in found]
+    table = measure_table(measured)
+    rows = [_row(f, next(o for o in found if o.k == f.k), float(np.mean(covered)), wanted) for f in found]
+    return [row | {"measures": table} for row in rows]
 
 
 def reselect(folder: str | Path, selectors: Sequence[str | Selector], **options: Any) -> list[dict[str, Any]]:
@@ -124,6 +134,7 @@ async def _select(
     plain = ctx.result(candidates, None)
     chosen = await ctx.select(plain, selector, k)
     outcome.right.append(any(graded[i] for i in chosen.chosen))
+    outcome.confidence.append(chosen.selection.confidence if chosen.selection and k == 1 else None)
     outcome.abstained += not chosen.chosen
     if chosen.selection is None:
         outcome.reasons[chosen.reason or "unknown"] = outcome.reasons.get(chosen.reason or "unknown", 0) + 1
@@ -151,4 +162,5 @@ def _row(found: Reselection, base: Reselection, covered: float, n: int) -> dict[
         "ties": found.ties,
         "fallbacks": found.fallbacks,
         "undecided": found.reasons,
+        "calibration": confidence_table(found.confidence, found.right),
     }

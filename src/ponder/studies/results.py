@@ -14,6 +14,7 @@ from ponder.errors import StoreError
 from ponder.laws.intervals import wilson_interval
 from ponder.laws.pass_at_k import pass_at_k
 from ponder.ledger.spend import FIELDS
+from ponder.studies.calibration import confidence_table, measure_table
 from ponder.studies.outcome import Outcome
 
 Row = dict[str, Any]
@@ -93,6 +94,8 @@ def make_row(model: str, task: str, series: Series, draws: Mapping[str, tuple[in
         "unparsed": sum(o.unparsed for o in outcomes),
         "ties": sum(o.tie for o in outcomes),
         "candidates": sum(o.drawn for o in outcomes),
+        "calibration": confidence_table([o.confidence for o in outcomes], [o.correct for o in outcomes]),
+        "measures": measure_table([o.measures for o in outcomes]),
     }
 
 
