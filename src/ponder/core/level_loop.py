@@ -74,6 +74,8 @@ async def level_loop(
     *,
     start: Sequence[tuple[State, int]],
     score: Score,
+    join: Sequence[tuple[State, float]] = (),
+    tree: SearchTree | None = None,
     hold: Spend = Spend(verifier_calls=1),
 ) -> Search:
     """Grow a population level by level until nothing is open or `select` lets nothing go on.
@@ -87,17 +89,19 @@ async def level_loop(
         select: how many continuations each member gets.
         start: the first states with their numbers of continuations.
         score: scores new states.
+        join: states that are members of the first level without being drawn, with their log-weights.
+        tree: a tree to add to; None begins one.
         hold: what scoring a new state will cost: no more are drawn than can be scored.
 
     Returns:
         The search; its `last` is the last level.
     """
-    tree, number, stopped = SearchTree(), 0, None
+    tree, number, stopped = SearchTree() if tree is None else tree, 0, None
     finished: dict[State, None] = {}
     states = tuple(state for state, _ in start)
     counts: Sequence[int] | Ints = [count for _, count in start]
     weights = np.zeros(len(states))
-    joining: Sequence[tuple[State, float]] = ()
+    joining = join
     level: Level | None = None
     rest: tuple[State, ...] | None = None
     while True:

@@ -41,6 +41,10 @@ class Process(ABC):
         """Whether a state cannot be extended."""
         return state.finish is not None
 
+    def horizon(self, problem: Problem) -> int | None:
+        """The most steps that an output can have; None if there is no limit."""
+        return None
+
     def to_finish(self, state: State, ctx: Context) -> Spend:
         """The most that finishing this state in one stretch can cost, for searches that keep it in reserve.
 

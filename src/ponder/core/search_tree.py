@@ -215,7 +215,7 @@ async def search_result(
     *,
     choose: Selector | None = None,
     how: Aggregate = "last",
-    weights: Mapping[State, float] | None = None,
+    extra: Mapping[str, Mapping[State, float]] | None = None,
     reason: str | None = None,
     **details: Any,
 ) -> Result:
@@ -231,7 +231,7 @@ async def search_result(
         verifier: whose scores the tree holds.
         choose: who makes the choice; None takes the highest score.
         how: how a path's step scores become the candidate's score.
-        weights: of finished states, kept as the score `weight` (then the one that a selector reads by default).
+        extra: further scores of finished states, by name.
         reason: why it fell short.
         details: numbers to show.
     """
@@ -243,12 +243,12 @@ async def search_result(
     candidates = [ctx.candidate(state) for state in finished]
     scores = np.asarray([search.tree.aggregate(state, how) for state in leaves])
     label = verifier.name if verifier is not None else "score"
-    if weights is not None:
-        label, scores = "weight", np.asarray([weights.get(state, 0.0) for state in leaves])
-    candidates = [
-        c if math.isnan(s) or s == -math.inf else replace(c, scores={**c.scores, label: float(s)})
-        for c, s in zip(candidates, scores, strict=True)
-    ]
+    given = {name: [values.get(state, 0.0) for state in leaves] for name, values in (extra or {}).items()}
+    for name, values in ((label, scores.tolist()), *given.items()):
+        candidates = [
+            c if math.isnan(s) or s == -math.inf else replace(c, scores={**c.scores, name: s})
+            for c, s in zip(candidates, values, strict=True)
+        ]
     best_index = None if not len(scores) or np.isnan(scores).all() else int(np.nanargmax(scores))
     steps = [node.n_tokens for node in search.tree.nodes]
     details = {

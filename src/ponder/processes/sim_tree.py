@@ -75,6 +75,10 @@ class SimTreeSteps(Process):
                 finish="stop" if depth == world["depth"] else None,
             )
 
+    def horizon(self, problem: Problem) -> int:
+        """The depth of the problem's tree."""
+        return int(problem.metadata["depth"])
+
     def to_finish(self, state: State, ctx: Context) -> Spend:
         """One evaluation for each step that is left."""
         left = state.problem.metadata["depth"] - state.depth

@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 from ponder.core.context import Context
 from ponder.core.merge import merge
 from ponder.core.model import Completion, Model, Sampling
+from ponder.core.problem import Problem
 from ponder.core.process import Process
 from ponder.core.registry import process
 from ponder.core.state import State
@@ -115,6 +116,10 @@ class TextSteps(Process):
         if completion.finish == "length":
             return "length" if completion.n_tokens >= left else None
         return None if completion.stop_reason in (None, _DELIMITERS.get(self.step)) else "stop"
+
+    def horizon(self, problem: Problem) -> int:
+        """The most steps that an answer has."""
+        return 1 if self.step == "answer" else self.max_steps
 
     def to_finish(self, state: State, ctx: Context) -> Spend:
         """One completion to the answer's length limit."""
