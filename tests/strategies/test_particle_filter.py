@@ -248,7 +248,7 @@ def sweep_from_the_posterior(text, count):
         tree.add(nodes, await score(nodes))
         rules = Filter(4, method.verifier, "product", "neutral", "multinomial", method.threshold)
         search = await run_conditional(problem, ctx, rules, score, reference, tree, "sweep")
-        return tuple(drawn_from(rules.shares(search.last), ctx.rng("pick")).steps())
+        return tuple(drawn_from(rules.shares(search), ctx.rng("pick")).steps())
 
     async def go():
         return [await one(seed) for seed in range(count)]

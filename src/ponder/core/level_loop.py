@@ -102,7 +102,16 @@ async def level_loop(
     counts: Sequence[int] | Ints = [count for _, count in start]
     weights = np.zeros(len(states))
     joining = join
-    level: Level | None = None
+    level = Level(
+        0,
+        states,
+        np.full(len(states), np.nan),
+        weights,
+        np.full(len(states), -1),
+        np.zeros(len(states), dtype=bool),
+        np.asarray([not _done(ctx, s) for s in states], dtype=bool),
+        tree,
+    )
     rest: tuple[State, ...] | None = None
     while True:
         number += 1
@@ -136,7 +145,7 @@ async def level_loop(
         if not joining and not any(int(c) > 0 and o for c, o in zip(counts, level.open, strict=True)):
             break
     if rest is None:
-        rest = tuple(s for s in (level.states if level else states) if not _done(ctx, s))
+        rest = tuple(s for s in level.states if not _done(ctx, s))
     still = tuple(s for s in rest if s.parent is not None)
     return Search(tree, tuple(finished), still, stopped, {"levels": number}, level)
 

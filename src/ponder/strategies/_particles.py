@@ -165,13 +165,18 @@ class Filter:
             counts[active], log_weights[active] = among, carried
         return Next(counts, log_weights)
 
-    def evidence(self, level: Level) -> float:
-        """Logarithm of the estimate of the normalising constant at a level; -inf if every particle is dead."""
-        log_weights = self.weigh(level)
+    def evidence(self, search: Search) -> float | None:
+        """Logarithm of the estimated normalising constant; -inf if all particles died, None if the search was cut short."""
+        if search.stopped or search.last is None:
+            return None
+        log_weights = self.weigh(search.last)
         return -math.inf if np.isneginf(log_weights).all() else smc.normalise(log_weights)[1] - math.log(self.n)
 
-    def shares(self, level: Level) -> dict[State, float]:
-        """Normalised weights of the finished states of a level, copies of one state added up."""
+    def shares(self, search: Search) -> dict[State, float]:
+        """Normalised weights of the finished states of the last level, copies of one state added up."""
+        level = search.last
+        if level is None:
+            return {}
         done = [i for i in range(len(level.states)) if not level.open[i]]
         log_weights = self.weigh(level)[done]
         if not done or np.isneginf(log_weights).all():

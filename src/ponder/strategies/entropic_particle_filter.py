@@ -155,8 +155,7 @@ class EntropicParticleFilter(Strategy):
             return out
 
         search = await run_filter(problem, ctx, rules, score, modulate=modulate if self.look_ahead else None)
-        assert search.last is not None
         return await filter_result(
-            problem, ctx, search, [rules], rules.shares(search.last), self.final,
-            log_evidence=rules.evidence(search.last), temperatures=heats,
+            problem, ctx, search, [rules], rules.shares(search), self.final,
+            log_evidence=rules.evidence(search), temperatures=heats,
         )  # fmt: skip

@@ -12,8 +12,8 @@ Needs    A process in steps and a verifier of partial outputs.    Cost: n output
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 from ponder.core.context import Context
 from ponder.core.level_loop import scorer
@@ -77,6 +77,14 @@ class ParallelTempering(Strategy):
                 hint=f"the nearest are n={below} and n={below + unit}",
             )  # fmt: skip
 
+    def with_samples(self, n: int) -> Self:
+        """At `n` outputs, with as many of the rounds, then of the chains, as n can be divided into."""
+        if self.n is not None:
+            return self
+        shapes = [(c, r) for c in range(len(self.temperatures), 0, -1) for r in range(self.rounds, 0, -1)]
+        chains, rounds = next((c, r) for c, r in shapes if c * r == 1 or (n % (c * r) == 0 and n >= 2 * c * r))
+        return replace(self, n=n, temperatures=self.temperatures[:chains], rounds=rounds)
+
     async def run(self, problem: Problem, ctx: Context) -> Result:
         """Rounds of sweeps and swaps; the coldest chain's weights choose."""
         heats = self.temperatures
@@ -104,8 +112,7 @@ class ParallelTempering(Strategy):
                     search = await run_filter(problem, ctx, rule, score, label=label, tree=tree)
                 else:
                     search = await run_conditional(problem, ctx, rule, score, reference, tree, label)
-                assert search.last is not None
-                own = rule.shares(search.last)
+                own = rule.shares(search)
                 finished.update(dict.fromkeys(search.finished))
                 if not own or search.stopped:
                     break

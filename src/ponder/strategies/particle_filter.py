@@ -90,8 +90,7 @@ class ParticleFilter(Strategy):
             on_dead=self.on_dead,
         )  # fmt: skip
         search = await run_filter(problem, ctx, rules, scorer(problem, ctx, self.verifier))
-        assert search.last is not None
         return await filter_result(
-            problem, ctx, search, [rules], rules.shares(search.last), self.final,
-            log_evidence=rules.evidence(search.last),
+            problem, ctx, search, [rules], rules.shares(search), self.final,
+            log_evidence=rules.evidence(search),
         )  # fmt: skip

@@ -13,8 +13,8 @@ Needs    A process in steps and a verifier of partial outputs.    Cost: n output
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 from ponder.core.context import Context
 from ponder.core.level_loop import scorer
@@ -77,6 +77,13 @@ class ParticleGibbs(Strategy):
                 hint=f"the nearest are n={below} and n={below + self.sweeps}",
             )  # fmt: skip
 
+    def with_samples(self, n: int) -> Self:
+        """At `n` outputs, with as many of the sweeps as n can be divided into."""
+        if self.n is not None:
+            return self
+        sweeps = next(s for s in range(self.sweeps, 0, -1) if s == 1 or (n % s == 0 and n >= 2 * s))
+        return replace(self, n=n, sweeps=sweeps)
+
     async def run(self, problem: Problem, ctx: Context) -> Result:
         """Sweep after sweep, then choose by weight over all of them."""
         size = (self.n or 1) // self.sweeps or 1
@@ -95,8 +102,7 @@ class ParticleGibbs(Strategy):
                 tree = search.tree
             else:
                 search = await run_conditional(problem, ctx, rule, score, reference, tree, label)
-            assert search.last is not None
-            own = rule.shares(search.last)
+            own = rule.shares(search)
             finished.update(dict.fromkeys(search.finished))
             if not own or search.stopped:
                 break
