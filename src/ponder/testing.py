@@ -23,7 +23,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from ponder.api import check_capabilities, default_sampling, parse
+from ponder.api import build_process, check_capabilities, default_sampling, parse
 from ponder.core.candidate import Candidate
 from ponder.core.context import Context, Runtime
 from ponder.core.model import Capabilities, Completion, Model, Request
@@ -143,9 +143,8 @@ async def solve_all(
     async def one(problem: Problem) -> Result:
         sampling = replace(default_sampling(strategy, model), temperature=0.8)
         async with gate:
-            ctx = Context(
-                problem, TextSteps(model), task=task, sampling=sampling, budget=budget, runtime=runtime, seed=7
-            )
+            process = build_process(None, (strategy,), model)
+            ctx = Context(problem, process, task=task, sampling=sampling, budget=budget, runtime=runtime, seed=7)
             return await strategy.run(problem, ctx)
 
     return list(await asyncio.gather(*(one(p) for p in task.problems(problems))))

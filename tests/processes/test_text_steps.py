@@ -110,8 +110,10 @@ def test_siblings_share_their_parent_and_differ_in_path_and_seed():
 
 
 def test_a_model_that_cannot_continue_a_text_is_refused():
+    model = Reciter()
+    model.capabilities = change(model.capabilities, prefix=False)
     with pytest.raises(CapabilityError, match="Use step=answer"):
-        TextSteps(ponder.model("sim:default"), "line")
+        TextSteps(model, "line")
 
 
 def test_impossible_lengths_are_refused():

@@ -33,6 +33,9 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 
 _SECONDS_PER_TOKEN = 0.01
+_PARAGRAPH = "\n\n"
+_STEPS = 3
+"""Paragraphs of an answer that is asked for paragraph by paragraph; only the last one says anything."""
 
 
 @model("sim")
@@ -67,7 +70,9 @@ class Simulated(Model):
     ignore_n: bool = False
 
     name: ClassVar[str]
-    capabilities = Capabilities(max_n=4096, logprobs=True, prompt_cache=True, seeds=True, context_tokens=8192)
+    capabilities = Capabilities(
+        max_n=4096, logprobs=True, prompt_cache=True, seeds=True, prefix=True, context_tokens=8192
+    )
     shape = Shape(100_000_000, 24, 512)
 
     def __post_init__(self) -> None:
@@ -145,7 +150,9 @@ class Simulated(Model):
 
     def _complete(self, request: Request, seed: int, prompt_tokens: int) -> Completion:
         rng = generator("sim", str(self), seed, request.prefix)
-        text, right = self._text(request, rng)
+        done = request.prefix.count(_PARAGRAPH)
+        stepping = _PARAGRAPH in request.sampling.stop and done + 1 < _STEPS
+        text, right = (f"Step {done + 1} of my work.", True) if stepping else self._text(request, rng)
         n_tokens = max(int(rng.geometric(1.0 / self.mean_tokens)), len(text.split()), 1)
         finish: Any = "stop"
         if n_tokens > request.sampling.max_new_tokens:
@@ -156,7 +163,7 @@ class Simulated(Model):
             text,
             n_tokens,
             finish,
-            "",
+            _PARAGRAPH if stepping and finish == "stop" else "",
             logprob=float(logprobs.sum()) if request.sampling.logprobs is not None else None,
             prompt_tokens=prompt_tokens,
             requests=1 if prompt_tokens else 0,
