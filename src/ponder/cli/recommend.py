@@ -16,19 +16,37 @@ import click
     "-x",
     help="What compute means: samples, generated_tokens, tokens, calls, flops, cost_usd, seconds.",
 )
+@click.option(
+    "--against",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A study of the same task with another model: many samples of the cheap one against few of the dear one.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap over problems.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    folder: Path, target: float | None, budget: float | None, axis: str | None, seed: int, as_json: bool
+    folder: Path,
+    target: float | None,
+    budget: float | None,
+    axis: str | None,
+    against: Path | None,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Name the cheapest strategy and budget for a target, or the best for a budget, from the study in DIR."""
     from ponder.studies.recommend import recommend
 
     advice = recommend(folder, target, budget, axis, seed=seed)
+    comparison = None
+    if against is not None:
+        from ponder.studies.compare_models import compare_models
+
+        comparison = compare_models(folder, against, axis, seed=seed)
     if as_json:
         import json
 
-        click.echo(json.dumps(advice.as_dict(), indent=2))
+        compared = {} if comparison is None else {"against": comparison.as_dict()}
+        click.echo(json.dumps(advice.as_dict() | compared, indent=2))
         return
     from rich.console import Console
 
@@ -40,3 +58,11 @@ def command(
         console.print(note, markup=False, soft_wrap=True)
     console.print()
     console.print(front_table(advice))
+    if comparison is not None:
+        from ponder.reports.table import model_tables
+
+        console.print()
+        console.print(comparison.headline, style="bold", markup=False, soft_wrap=True)
+        for table in model_tables(comparison):
+            console.print()
+            console.print(table)

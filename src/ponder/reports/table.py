@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ponder.laws.intervals import PairedDifference
+    from ponder.studies.compare_models import ModelComparison
     from ponder.studies.recommend import Recommendation
 
 
@@ -77,6 +79,40 @@ def front_table(advice: Recommendation) -> Table:
             f"{option.cost:,.4g}", style=style,
         )  # fmt: skip
     return table
+
+
+def model_tables(comparison: ModelComparison) -> list[Table]:
+    """Coverage of two models at equal cost, and the accuracies of the strategies that both ran."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    def table(title: str, first: Sequence[str]) -> Table:
+        out = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+        for name in (*first, "dear n", "cheap n", "dear", "cheap", "cheap - dear (95 %)"):
+            out.add_column(name, justify="left" if name == "strategy" else "right", no_wrap=name != "strategy")
+        return out
+
+    covered = table("Coverage at equal cost", [comparison.axis])
+    for row in comparison.coverage:
+        covered.add_row(
+            f"{row.cost:,.4g}", str(row.dear_k), f"{row.cheap_k}{'+' if row.capped else ''}",
+            _fixed(row.dear_coverage), _fixed(row.cheap_coverage), _gap(row.difference),
+        )  # fmt: skip
+    if any(row.capped for row in comparison.coverage):
+        covered.caption, covered.caption_justify = "+: the cost buys more draws than were measured", "left"
+    if not comparison.strategies:
+        return [covered]
+    chosen = table("Accuracy at equal cost", ["strategy"])
+    for pair in comparison.strategies:
+        chosen.add_row(
+            escape(pair.strategy), str(pair.dear_budget), str(pair.cheap_budget), _fixed(pair.dear_accuracy),
+            _fixed(pair.cheap_accuracy), _gap(pair.difference),
+        )  # fmt: skip
+    return [covered, chosen]
+
+
+def _gap(difference: PairedDifference) -> str:
+    return f"{difference.estimate:+.3f} ({difference.low:+.2f}, {difference.high:+.2f})"
 
 
 def _trouble(row: Mapping[str, Any]) -> str:

@@ -140,6 +140,7 @@ class Measured:
         draws: per strategy, drawn and right samples per problem (`n`, `c`).
         plan: the study file as text; empty if there is none.
         failures: messages of lost or ungraded samples.
+        problem_ids: in the order of every list of outcomes and draws; empty if they are not stored.
     """
 
     folder: Path
@@ -147,6 +148,7 @@ class Measured:
     draws: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]]
     plan: str = ""
     failures: tuple[str, ...] = ()
+    problem_ids: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, folder: Path | str) -> Measured:
@@ -182,6 +184,7 @@ class Measured:
             },
             plan.read_text(encoding="utf-8", errors="replace") if plan.is_file() else "",
             tuple(str(f) for f in outcomes.get("failures", ())),
+            tuple(str(p) for p in outcomes.get("problem_ids", ())),
         )
 
     @property
