@@ -14,6 +14,7 @@ VERBS = {
     "bench": "Measure strategies on a task: quality against compute.",
     "recommend": "Say which strategy and budget to use, from a study.",
     "report": "Write a study's report and plots.",
+    "view": "Look at the search trees of a study in a browser.",
     "select": "Re-select a study's stored samples, without a model.",
     "check": "Find out what a model, a task and a verifier can do.",
     "list": "Show every technique.",

@@ -102,11 +102,12 @@ class SearchTree:
                 total += node.n_tokens
         return total
 
-    def as_dict(self, limit: int = 20_000) -> dict[str, Any]:
-        """Plain data: one row per node, parents before children, at most `limit` rows.
+    def as_dict(self, leaves: Sequence[State] = (), limit: int = 20_000) -> dict[str, Any]:
+        """Plain data: one row per node, parents before children, at most about `limit` rows.
 
         A row holds the parent's row (-1 for a root), slot, step as text, score, log-probability, tokens, why it
-        ended, and the notes on it.
+        ended, and the notes on it. `leaves` gives the row of each of the given states; they and their paths are
+        always there.
         """
         rows: list[dict[str, Any]] = []
         number: dict[State, int] = {}
@@ -129,10 +130,15 @@ class SearchTree:
                 rows.append(row)
             return number[state]
 
-        for node in self.nodes[:limit]:
+        for node in (*self.nodes[:limit], *leaves):
             place(node)
-        cut = len(self.nodes) - min(len(self.nodes), limit)
-        return {"nodes": rows, "levels": self.levels, "cut": cut}
+        known = sum(node in number for node in self.nodes) if len(self.nodes) > limit else len(self.nodes)
+        return {
+            "nodes": rows,
+            "levels": self.levels,
+            "leaves": [number[leaf] for leaf in leaves],
+            "cut": len(self.nodes) - known,
+        }
 
 
 async def scored(ctx: Context, tree: SearchTree, states: Sequence[State], score: Score) -> tuple[Floats, bool]:

@@ -45,6 +45,7 @@ from ponder.studies.plan import Study
 from ponder.studies.preflight import preflight
 from ponder.studies.results import Row, Series, StudyResults, make_row, write_tables, write_whole
 from ponder.studies.store import Store
+from ponder.studies.tree_record import tree_record
 
 _KNOW_THE_TRUTH = ("exact", "imperfect_oracle")
 """Verifiers that look at the reference: nothing is to be learnt from trying them."""
@@ -323,7 +324,7 @@ class _Run:
                 if problem.id in series.outcomes:
                     self.progress.finished(series, series.outcomes[problem.id], True)
                     continue
-                outcome = await self._solve(problem, allocator)
+                outcome = await self._solve(problem, allocator, series)
                 # A verifier's failure is its sample's; that the store or the study gave way concerns them all.
                 if self.runtime.stop is not None:
                     raise self.runtime.stop
@@ -336,7 +337,7 @@ class _Run:
                     await self.store.put_outcome(series.strategy, series.budget, problem.id, outcome.as_dict())
                 self.progress.finished(series, outcome, False)
 
-    async def _solve(self, problem: Problem, allocator: Allocator) -> Outcome:
+    async def _solve(self, problem: Problem, allocator: Allocator, series: Series) -> Outcome:
         prepared, assigned = self.prepared, allocator.assign(problem, ())
         ctx = Context(
             problem,
@@ -355,6 +356,9 @@ class _Run:
                 raise
             return crashed(error, ctx.ledger.stages)
         allocator.observe(problem, result)
+        if self.store is not None and result.tree is not None and self.store.broken is None:
+            record = tree_record(result, prepared.task)
+            await self.store.put_tree(series.strategy, series.budget, problem.id, record)
         return grade_result(result, prepared.task)
 
     def _tables(self) -> list[Row]:

@@ -15,6 +15,7 @@ import os
 import sqlite3
 import struct
 import threading
+import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,10 @@ SCHEMA = 1
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS draws (key BLOB PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS trees (
+    strategy TEXT, budget INTEGER, problem TEXT, summary BLOB NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (strategy, budget, problem)
+);
 CREATE TABLE IF NOT EXISTS outcomes (
     strategy TEXT, budget INTEGER, problem TEXT, data BLOB NOT NULL, PRIMARY KEY (strategy, budget, problem)
 ) WITHOUT ROWID;
@@ -139,6 +144,13 @@ class Store:
         """Store what became of one problem in one row of the results."""
         row = (strategy, budget, problem, orjson.dumps(outcome))
         await self._submit("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?)", [row])
+
+    async def put_tree(self, strategy: str, budget: int, problem: str, tree: Mapping[str, Any]) -> None:
+        """Store what a search has built, for viewing, and a summary of it for lists."""
+        summary = {k: tree[k] for k in ("prompt", "status", "answer", "reference")}
+        summary |= {"nodes": len(tree["nodes"]), "right": any(x["chosen"] and x["right"] for x in tree["leaves"])}
+        row = (strategy, budget, problem, _dumps(summary), zlib.compress(_dumps(tree), 1))
+        await self._submit("INSERT OR REPLACE INTO trees VALUES (?, ?, ?, ?, ?)", [row])
 
     async def forget_outcomes(self) -> None:
         """Drop all outcomes; the draws they were made of stay."""
@@ -265,6 +277,19 @@ class StoreReader:
         except sqlite3.Error as error:
             raise _store_error(self.path, error) from error
         return None if row is None else decode(row[0])
+
+    def trees(self) -> list[dict[str, Any]]:
+        """Strategy, budget, problem and summary of each stored search."""
+        with contextlib.suppress(sqlite3.OperationalError):  # a store of an earlier version has none
+            rows = self._db.execute("SELECT strategy, budget, problem, summary FROM trees").fetchall()
+            return [{"strategy": s, "budget": b, "problem": p, **_loads(data)} for s, b, p, data in rows]
+        return []
+
+    def tree(self, strategy: str, budget: int, problem: str) -> dict[str, Any] | None:
+        """One stored search as plain data, or None."""
+        query = "SELECT data FROM trees WHERE strategy = ? AND budget = ? AND problem = ?"
+        row = self._db.execute(query, (strategy, budget, problem)).fetchone()
+        return None if row is None else dict(_loads(zlib.decompress(row[0])))
 
     async def put(self, items: Sequence[tuple[bytes, Completion]]) -> None:
         """Keep nothing: a verifier that is asked anew is asked anew the next time, too."""

@@ -1,0 +1,39 @@
+"""`ponder view`: a study's search trees in a browser."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import click
+
+
+@click.command("view")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--port", type=int, default=0, help="Of the local page; 0 takes a free one.")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.option("--export", "out", type=click.Path(path_type=Path), help="Write one search as a page and stop.")
+@click.option("--problem", help="With --export: the problem, by its id or a part of it.")
+@click.option("--strategy", "-s", help="With --export: the strategy, as in the study.")
+def command(
+    folder: Path, port: int, no_browser: bool, out: Path | None, problem: str | None, strategy: str | None
+) -> None:
+    """Show the search trees of the study in DIR: steps, scores, weights, pruned branches."""
+    import asyncio
+
+    from ponder.reports.viewer import export, serve
+
+    if out is not None:
+        shown = export(folder, out, strategy=strategy, problem=problem)
+        click.echo(f"{out}: {shown['problem']} by {shown['strategy']} (n={shown['budget']})")
+        return
+
+    def started(url: str) -> None:
+        click.echo(f"{url}  (stop with Ctrl-C)")
+        if not no_browser:
+            import webbrowser
+
+            webbrowser.open(url)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(folder, port, started))
