@@ -27,7 +27,7 @@ from ponder.core.process import Process
 from ponder.core.scheduler import Scheduler, is_fatal
 from ponder.core.seeds import derive_seed, generator
 from ponder.core.state import Slot, State
-from ponder.core.verifier import Scorable, Verifier
+from ponder.core.verifier import NextStepVerifier, Scorable, Verifier
 from ponder.errors import (
     BudgetError,
     CapabilityError,
@@ -259,6 +259,53 @@ class Context:
                         groups[child.parent].append(child)
         scope.note_sequential()
         return [sorted(groups[state], key=lambda s: s.slot) for state in states]
+
+    async def branch(self, states: Sequence[State], most: int) -> list[list[State]]:
+        """The likeliest next steps of each state, at most `most`, in one call per state.
+
+        A state whose call failed, or that the budget did not allow, has none.
+        """
+        scope = self._scope("extend")
+        groups: dict[State, list[State]] = {state: [] for state in states}
+        listing = self.process.branch(states, scope, most=most)
+        async with aclosing(cast(AsyncGenerator[tuple[State, list[State]], None], listing)) as found:
+            async for state, children in found:
+                for child in children:
+                    if child.error is not None:
+                        self.failures.append(Failure("extend", None, "step", child.error))
+                    else:
+                        groups[state].append(child)
+        scope.note_sequential()
+        return [groups[state] for state in states]
+
+    async def score_next(
+        self, problem: Problem, groups: Sequence[Sequence[State]], verifier: NextStepVerifier
+    ) -> list[list[float]]:
+        """Scores of listed next steps, grouped by their parents: one verifier call per group."""
+        parents = [group[0].parent for group in groups if group]
+        steps = {group[0].parent: [s.step for s in group] for group in groups if group}
+        given: dict[State, Sequence[float]] = {}
+
+        class PerParent(Verifier):
+            """One number per parent for the account; the steps' own are kept aside."""
+
+            name = verifier.name
+
+            def __str__(self) -> str:
+                return str(verifier)
+
+            async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:
+                states = [item for item in items if isinstance(item, State)]
+                values = await verifier.score_next(problem, states, [steps[s] for s in states], ctx)
+                given.update(zip(states, values, strict=True))
+                return [max(v, default=-math.inf) for v in values]
+
+        await self.score(problem, [p for p in parents if p is not None], PerParent())
+        missing = [math.nan]
+        return [
+            list(given.get(group[0].parent, missing * len(group))) if group and group[0].parent else []
+            for group in groups
+        ]
 
     def candidate(self, leaf: State, index: int | None = None) -> Candidate:
         """A finished (or failed) leaf as a candidate; a failing `extract` is recorded, not raised."""

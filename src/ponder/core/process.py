@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ponder.core.problem import Problem
 from ponder.core.registry import PROCESSES, REGISTRY_OF
 from ponder.core.state import State, root
+from ponder.errors import CapabilityError
 from ponder.ledger.spend import Spend
 
 if TYPE_CHECKING:
@@ -36,6 +37,18 @@ class Process(ABC):
         All states are given at once so that a backend can batch them. A child that failed for good
         is yielded with `finish="error"` and `error` set. What a budget does not allow is left out.
         """
+
+    def branch(self, states: Sequence[State], ctx: Context, *, most: int) -> AsyncIterator[tuple[State, list[State]]]:
+        """Yield each state with its likeliest next steps as children, likeliest first, all from one call per state.
+
+        Children carry the log-probability of their step and slots by rank; at most `most` each.
+
+        Raises:
+            CapabilityError: the process cannot list its next steps.
+        """
+        raise CapabilityError(
+            f"the process {self.name or type(self).__name__} cannot list its next steps, only draw them"
+        )
 
     def done(self, state: State) -> bool:
         """Whether a state cannot be extended."""

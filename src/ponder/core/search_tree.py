@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ponder.core.pool import Floats
+from ponder.core.registry import SELECTORS
 from ponder.core.state import State
 from ponder.ledger.spend import Spend
 
@@ -255,6 +256,8 @@ async def search_result(
             c if math.isnan(s) or s == -math.inf else replace(c, scores={**c.scores, name: s})
             for c, s in zip(candidates, values, strict=True)
         ]
+    if choose is not None and candidates and not any(c.scores for c in candidates):
+        choose, reason = SELECTORS.build("majority"), reason or "no output has a score; the majority decides"
     best_index = None if not len(scores) or np.isnan(scores).all() else int(np.nanargmax(scores))
     steps = [node.n_tokens for node in search.tree.nodes]
     details = {

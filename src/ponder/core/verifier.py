@@ -46,4 +46,28 @@ class Verifier(Registered, ABC):
         """
 
 
+class NextStepVerifier(Verifier):
+    """Scores all possible next steps of a state in one call (a multifurcation reward model)."""
+
+    @abstractmethod
+    async def score_next(
+        self, problem: Problem, states: Sequence[State], steps: Sequence[Sequence[Any]], ctx: Context
+    ) -> Sequence[Sequence[float]]:
+        """For each state a score for each of its next steps; -inf forbids a step. One call per state."""
+
+    async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:
+        """Scores of states by their last step, asked of their parents."""
+        states = [item if isinstance(item, State) else item.state for item in items]
+        known = [s for s in states if s is not None and s.parent is not None]
+        parents = list(dict.fromkeys(s.parent for s in known if s.parent is not None))
+        steps = [[s.step for s in known if s.parent is parent] for parent in parents]
+        given = await self.score_next(problem, parents, steps, ctx)
+        found = {
+            s: v
+            for parent, values in zip(parents, given, strict=True)
+            for s, v in zip([s for s in known if s.parent is parent], values, strict=True)
+        }
+        return [found.get(s, float("nan")) if s is not None else float("nan") for s in states]
+
+
 REGISTRY_OF[Verifier] = VERIFIERS

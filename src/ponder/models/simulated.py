@@ -14,6 +14,7 @@ equal to the last digit. `latency_s` waits for real, for tests of scheduling.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -124,6 +125,28 @@ class Simulated(Model):
                 completion = await self._stream(request, position, completion)
             yield position, completion
 
+    def _next_token(self, request: Request, seed: int, prompt_tokens: int) -> Completion:
+        """One token of an answer with what else it could have been; a token is a word."""
+        problem, words = request.problem, request.prefix.split()
+        start = [] if isinstance(request.prompt, str) else ["Let", " me", " think.", " The", " answer", " is"]
+        offered = {start[len(words)] if len(words) < len(start) else "": 0.0}
+        if len(words) == len(start):
+            key = problem.id if problem is not None else str(request.prompt)
+            reference = str(problem.reference) if problem is not None and problem.reference is not None else None
+            p = min(max(self.accuracy(key), 1e-6), 1 - 1e-6)
+            right = reference or f"{derive_seed('truth', key) % 1000}"
+            offered = {f" {right}.": math.log(p)}
+            for i, share in enumerate(self._wrong_shares()):
+                offered.setdefault(f" {self._wrong(key, reference, i)}.", math.log((1 - p) * share))
+        chances = [math.exp(v) for v in offered.values()]
+        rng = generator("sim", str(self), seed, request.prefix)
+        text = list(offered)[int(rng.choice(len(offered), p=[c / sum(chances) for c in chances]))]
+        return Completion(
+            text, 1, "stop" if not text else "length", "", logprob=offered[text], prompt_tokens=prompt_tokens,
+            requests=1 if prompt_tokens else 0, seconds=_SECONDS_PER_TOKEN, token_logprobs=(offered[text],),
+            top_logprobs=(offered,),
+        )  # fmt: skip
+
     async def _stream(self, request: Request, position: int, full: Completion) -> Completion:
         """One token per turn of the event loop; what was generated until cancelled is reported."""
         index, words = request.offset + position, re.findall(r"\s*\S+", full.text)
@@ -149,6 +172,8 @@ class Simulated(Model):
         )  # fmt: skip
 
     def _complete(self, request: Request, seed: int, prompt_tokens: int) -> Completion:
+        if request.sampling.max_new_tokens == 1 and (request.sampling.logprobs or 0) > 1:
+            return self._next_token(request, seed, prompt_tokens)
         rng = generator("sim", str(self), seed, request.prefix)
         done = request.prefix.count(_PARAGRAPH)
         stepping = _PARAGRAPH in request.sampling.stop and done + 1 < _STEPS

@@ -20,10 +20,12 @@ from ponder.core.problem import Problem
 from ponder.core.process import Process
 from ponder.core.registry import process
 from ponder.core.state import State
-from ponder.errors import ParameterError
+from ponder.errors import CapabilityError, ParameterError
 from ponder.ledger.spend import Spend
 
 _SAMPLING_FIELDS = frozenset(f.name for f in fields(Sampling))
+_ENDS = frozenset({"", "<|im_end|>", "<|endoftext|>", "</s>", "<|eot_id|>", "<end_of_turn>", "<|end|>"})
+"""How backends write the token that ends an answer, in a list of alternatives."""
 _DELIMITERS = {"line": "\n", "paragraph": "\n\n"}
 
 
@@ -92,6 +94,49 @@ class TextSteps(Process):
                     finish=finish,
                     error=completion.error,
                 )
+
+    async def branch(
+        self, states: Sequence[State], ctx: Context, *, most: int
+    ) -> AsyncIterator[tuple[State, list[State]]]:
+        """The likeliest next tokens as steps. A token that is part of a character cannot be a step and is left out."""
+        self.model.require("logprobs", "listing next tokens", "Use a backend that gives alternatives to tokens.")
+        self.model.require("prefix", "listing next tokens")
+
+        async def one(state: State) -> AsyncIterator[tuple[State, list[State]]]:
+            sampling = replace(ctx.sampling, temperature=1.0, top_p=1.0, max_new_tokens=1, stop=(), logprobs=most)
+            drawn = ctx.generate(
+                self.model, state.problem.prompt, seeds=ctx.seeds_for(state, [0]), sampling=sampling,
+                prefix=self.output(state),
+            )  # fmt: skip
+            async for _, completion in drawn:
+                if completion.error is not None:
+                    yield state, [state.child(0, "", finish="error", error=completion.error)]
+                elif completion.top_logprobs is None:
+                    raise CapabilityError(
+                        f"{self.model} gave no alternatives to a token; token-level search needs them"
+                    )
+                else:
+                    yield state, self._tokens(state, completion, ctx.sampling.max_new_tokens)
+
+        async with aclosing(merge([one(state) for state in states])) as found:
+            async for item in found:
+                yield item
+
+    def _tokens(self, state: State, completion: Completion, longest: int) -> list[State]:
+        offered = completion.top_logprobs[0] if completion.top_logprobs else {}
+        ranked = sorted(offered.items(), key=lambda item: -item[1])
+        whole = [(text, logprob) for text, logprob in ranked if "\ufffd" not in text]
+        last = state.depth + 1 >= longest
+        return [
+            state.child(
+                rank,
+                "" if text in _ENDS else text,
+                logprob=logprob,
+                n_tokens=1,
+                finish="stop" if text in _ENDS else "length" if last else None,
+            )
+            for rank, (text, logprob) in enumerate(whole)
+        ]
 
     def _for_one_step(self, whole: Sampling, left: int, last: bool) -> Sampling:
         delimiter = _DELIMITERS.get(self.step)
