@@ -5,8 +5,8 @@ Equal    Each round lists the policy's next tokens within the nucleus (cumulated
          top_p, the likeliest always), scores them by one call per open prefix, forbids tokens that the reward model
          was never trained on, and keeps the n best over all; an ended output keeps the reward of its end token.
 Differs  If nothing ends in time, open prefixes rank by their last reward, marked `unfinished` (paper: arbitrary). If
-         a prefix's tokens are all forbidden, the likeliest stays, and the result counts how often. Prefixes share
-         evaluation through the backend's own prompt cache.
+         a prefix's tokens are all forbidden, the likeliest stays, and the result counts how often. Equal rewards rank by
+         the policy's probability. Prefixes share evaluation through the backend's own prompt cache.
 Needs    Alternatives to tokens, continuing a prefix, and a verifier of next steps.    Cost: one token and one
          score per kept prefix and round.
 """
@@ -97,8 +97,7 @@ class Saffron(Strategy):
                 children = [c if ctx.process.done(c) else self._cut(c, rewards) for c in children]
             tree.add(children, [rewards[c] for c in children])
             pool = [s for s in kept if ctx.process.done(s)] + children
-            order = np.argsort([-rewards[s] for s in pool], kind="stable")
-            kept = [pool[i] for i in order[: self.n or 1]]
+            kept = sorted(pool, key=lambda s: (-rewards[s], -(s.total_logprob() or 0.0)))[: self.n or 1]
             if len(ctx.shortfalls) > before and not children:
                 kept, stopped = opened, "budget"
                 break
