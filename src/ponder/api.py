@@ -183,7 +183,7 @@ def as_problem(prompt: str | list[Message] | tuple[Message, ...] | Problem, mode
 
 
 def build_process(text: str | None, strategies: Sequence[Strategy], model: Model) -> Process:
-    """The process that a text names; without one, text by paragraphs if a strategy works on steps, else whole answers."""
+    """The process that a text names; without one, text by paragraphs if any strategy works on steps, else answers."""
     stepwise = any(strategy.stepwise for strategy in strategies)
     named = text or ("text_steps(step=paragraph)" if stepwise else "text_steps")
     built: Process = registry.PROCESSES.build(named, model=model)

@@ -86,6 +86,17 @@ class Task(ABC):
         return str(self)
 
 
+def instructed(prompt: Prompt, instruction: str) -> Prompt:
+    """A prompt with an instruction: after the last question of a chat, before the text of a plain prompt."""
+    if isinstance(prompt, str):
+        return f"{instruction}\n\n{prompt}"
+    last = max((i for i, message in enumerate(prompt) if message.get("role") == "user"), default=None)
+    if last is None:
+        return (*prompt, {"role": "user", "content": instruction})
+    asked = {**prompt[last], "content": f"{prompt[last].get('content', '')}\n\n{instruction}"}
+    return (*prompt[:last], asked, *prompt[last + 1 :])
+
+
 def merged_sampling(base: Sampling, *overrides: Mapping[str, Any]) -> Sampling:
     """Sampling with later settings over earlier ones; None entries change nothing."""
     from dataclasses import replace

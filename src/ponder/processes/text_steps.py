@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from ponder.core.context import Context
 from ponder.core.merge import merge
 from ponder.core.model import Completion, Model, Sampling
-from ponder.core.problem import Problem
+from ponder.core.problem import Problem, Prompt, instructed
 from ponder.core.process import Process
 from ponder.core.registry import process
 from ponder.core.state import State
@@ -32,7 +32,7 @@ _DELIMITERS = {"line": "\n", "paragraph": "\n\n"}
 @process("text_steps")
 @dataclass(frozen=True)
 class TextSteps(Process):
-    r"""A language model writing an answer.
+    r"""A language model writing an answer. An `instruction` among a state's settings is added to the prompt.
 
     Args:
         model: writes it.
@@ -76,7 +76,7 @@ class TextSteps(Process):
         last = self.step == "answer" or ctx.to_end or state.depth + 1 >= self.max_steps
         completions = ctx.generate(
             self.model,
-            state.problem.prompt,
+            self._prompt(state),
             seeds=ctx.seeds_for(state, slots),
             sampling=whole if self.step == "answer" else self._for_one_step(whole, left, last),
             prefix=self.output(state),
@@ -105,7 +105,7 @@ class TextSteps(Process):
         async def one(state: State) -> AsyncIterator[tuple[State, list[State]]]:
             sampling = replace(ctx.sampling, temperature=1.0, top_p=1.0, max_new_tokens=1, stop=(), logprobs=most)
             drawn = ctx.generate(
-                self.model, state.problem.prompt, seeds=ctx.seeds_for(state, [0]), sampling=sampling,
+                self.model, self._prompt(state), seeds=ctx.seeds_for(state, [0]), sampling=sampling,
                 prefix=self.output(state),
             )  # fmt: skip
             async for _, completion in drawn:
@@ -138,6 +138,10 @@ class TextSteps(Process):
             for rank, (text, logprob) in enumerate(whole)
         ]
 
+    def _prompt(self, state: State) -> Prompt:
+        instruction = state.meta.get("instruction")
+        return instructed(state.problem.prompt, instruction) if instruction else state.problem.prompt
+
     def _for_one_step(self, whole: Sampling, left: int, last: bool) -> Sampling:
         delimiter = _DELIMITERS.get(self.step)
         stop = whole.stop if last or delimiter is None else (*whole.stop, delimiter)
@@ -169,7 +173,7 @@ class TextSteps(Process):
     def to_finish(self, state: State, ctx: Context) -> Spend:
         """One completion to the answer's length limit."""
         written = state.total_tokens()
-        return ctx.most(self.model, state.problem.prompt, ctx.sampling.max_new_tokens - written, written)
+        return ctx.most(self.model, self._prompt(state), ctx.sampling.max_new_tokens - written, written)
 
     def output(self, state: State) -> str:
         """All steps joined."""

@@ -5,7 +5,8 @@ Paper    Khairi et al. 2025, "When Life Gives You Samples: The Benefits of Scali
 Equal    Argmax over the candidates in the target language of the mean utility over all samples, those in other
          languages included.
 Differs  Languages are read from `meta["lang"]`; the target is the parameter, else the problem's, else the
-         most frequent one. Utilities that compare letters are refused.
+         most frequent one among samples that are not marked as evidence (`cross_lingual_sampling` marks
+         them). Utilities that compare letters are refused.
 Needs    Samples in two languages, and a judge, embeddings, or answers that do not depend on the language.
 Cost     T(T-1) judge calls for T different texts with utility=judge; nothing else beyond the samples.
 """
@@ -114,13 +115,15 @@ class CrossLingualMBR(Selector):
     def _selectable(self, pool: Pool, problem_language: Any) -> tuple[Bools, str | None]:
         """Which valid samples may be chosen, and what is odd about their languages."""
         spoken = [c.meta.get("lang") for c in pool.valid_samples()]
+        evidence = [bool(c.meta.get("evidence")) for c in pool.valid_samples()]
         everything = np.ones(len(spoken), dtype=bool)
         known = Counter(lang for lang in spoken if lang is not None)
+        own_language = Counter(lang for lang, e in zip(spoken, evidence, strict=True) if lang is not None and not e)
         if not known:
             return everything, "language_unknown: no sample has meta['lang'], so this is plain MBR"
         if self.allow_language_switch:
             return everything, None
-        target = self.language or problem_language or known.most_common(1)[0][0]
+        target = self.language or problem_language or (own_language or known).most_common(1)[0][0]
         own = np.asarray([lang == target for lang in spoken])
         if not own.any():
             return everything, f"language_missing: no valid sample is in {target!r}"

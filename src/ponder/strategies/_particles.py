@@ -166,7 +166,7 @@ class Filter:
         return Next(counts, log_weights)
 
     def evidence(self, search: Search) -> float | None:
-        """Logarithm of the estimated normalising constant; -inf if all particles died, None if the search was cut short."""
+        """Logarithm of the estimated normalising constant; -inf if all particles died, None if it was cut short."""
         if search.stopped or search.last is None:
             return None
         log_weights = self.weigh(search.last)

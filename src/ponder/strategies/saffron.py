@@ -5,8 +5,8 @@ Equal    Each round lists the policy's next tokens within the nucleus (cumulated
          top_p, the likeliest always), scores them by one call per open prefix, forbids tokens that the reward model
          was never trained on, and keeps the n best over all; an ended output keeps the reward of its end token.
 Differs  If nothing ends in time, open prefixes rank by their last reward, marked `unfinished` (paper: arbitrary). If
-         a prefix's tokens are all forbidden, the likeliest stays, and the result counts how often. Equal rewards rank by
-         the policy's probability. Prefixes share evaluation through the backend's own prompt cache.
+         a prefix's tokens are all forbidden, the likeliest stays, and the result counts how often. Equal rewards rank
+         by the policy's probability. Prefixes share evaluation through the backend's own prompt cache.
 Needs    Alternatives to tokens, continuing a prefix, and a verifier of next steps.    Cost: one token and one
          score per kept prefix and round.
 """
