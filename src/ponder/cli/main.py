@@ -12,6 +12,7 @@ import click
 VERBS = {
     "solve": "Answer one prompt, spending compute as a strategy says.",
     "bench": "Measure strategies on a task: quality against compute.",
+    "sweep": "Change one trick after the other, on several tasks.",
     "recommend": "Say which strategy and budget to use, from a study.",
     "report": "Write a study's report and plots.",
     "view": "Look at the search trees of a study in a browser.",

@@ -57,6 +57,33 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def effects_tables(lines: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """A table per task of a sweep: each strategy as it is, then each changed trick with its difference."""
+    tables = []
+    for task in dict.fromkeys(line["task"] for line in lines):
+        table = Table(box=None, title=task, title_justify="left", header_style="bold", pad_edge=False)
+        table.add_column("strategy", overflow="fold")
+        table.add_column("changed", overflow="fold")
+        for name in ("n", "accuracy", "95 %", "difference", "tokens"):
+            table.add_column(name, justify="right", no_wrap=True)
+        before = None
+        for line in (x for x in lines if x["task"] == task):
+            name = "" if line["strategy"] == before else line["strategy"]
+            before = line["strategy"]
+            gap = line["difference"]
+            table.add_row(
+                name,
+                "" if line["changed"] is None else f"{line['changed']} = {line['value']}",
+                str(line["budget"]),
+                _fixed(line["accuracy"]),
+                f"{line['ci_low']:.2f}–{line['ci_high']:.2f}",
+                "" if gap is None else f"{gap:+.3f}",
+                _fixed(line["generated_tokens"], 1),
+            )
+        tables.append(table)
+    return tables
+
+
 def front_table(advice: Recommendation) -> Table:
     """The Pareto front of a recommendation, the choice marked, and what a perfect verifier would reach."""
     from rich.markup import escape
