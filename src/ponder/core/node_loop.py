@@ -42,6 +42,8 @@ async def node_loop(
 ) -> Search:
     """Extend what a policy asks for until it is done, `expansions` are made, or the budget ends it.
 
+    If nothing is finished by then, the best open state alone is completed.
+
     Args:
         problem: the problem of `ctx`.
         ctx: where everything is drawn and scored.
@@ -89,7 +91,7 @@ async def node_loop(
             break
     else:
         stopped = "expansions"
-    if stopped == "budget" and not finished:
+    if stopped is not None and not finished:
         opened = dict.fromkeys(await complete_best(ctx, tree, opened, finished, score))
     still = tuple(state for state in opened if state.parent is not None)
     return Search(tree, tuple(finished), still, stopped, {"expansions": made})

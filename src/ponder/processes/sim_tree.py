@@ -69,7 +69,7 @@ class SimTreeSteps(Process):
             depth = state.depth + 1
             yield state.child(
                 slot,
-                f"step {depth}: {'ok' if place.alive else 'off'}",
+                f"step {depth}, thought {int(luck * 1e6):06d}",
                 payload=place,
                 n_tokens=world["step_tokens"],
                 finish="stop" if depth == world["depth"] else None,
