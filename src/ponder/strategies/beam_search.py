@@ -13,25 +13,22 @@ Needs    A process in steps, and a verifier of partial outputs (`log_probability
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
-
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from ponder.core.context import Context
-from ponder.core.level_loop import Level, Next, level_loop, scorer, shared_out, top
+from ponder.core.pool import Floats
 from ponder.core.problem import Problem
-from ponder.core.registry import SELECTORS, VERIFIERS, strategy
-from ponder.core.search_tree import Aggregate, search_result
-from ponder.core.selector import Selector
-from ponder.core.strategy import Result, Strategy
-from ponder.core.verifier import Verifier
-from ponder.errors import ParameterError
+from ponder.core.registry import strategy
+from ponder.core.state import State
+from ponder.core.strategy import Result
+from ponder.strategies._beam import Beam, run_beam
 
 
 @strategy("beam_search", aliases=("beam",), what="search", how="verifier")
 @dataclass(frozen=True)
-class BeamSearch(Strategy):
+class BeamSearch(Beam):
     """Keep the best `keep` prefixes of `n` at every level.
 
     Args:
@@ -45,46 +42,11 @@ class BeamSearch(Strategy):
         choose: chooses among the finished outputs.
     """
 
-    n: int | None = None
-    branch: int = 4
-    keep: int | None = None
-    verifier: Verifier = field(default_factory=lambda: VERIFIERS.build("log_probability"))
-    how: Aggregate = "last"
-    finished: Literal["retire", "shrink", "compete"] = "retire"
-    choose: Selector = field(default_factory=lambda: SELECTORS.build("weighted_majority"))
-
     stepwise: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.n is not None and self.n < 1:
-            raise ParameterError(self, "n", self.n, allowed="an integer ≥ 1")
-        if self.branch < 1:
-            raise ParameterError(self, "branch", self.branch, allowed="an integer ≥ 1")
-        if self.keep is not None and not 1 <= self.keep <= (self.n or self.keep):
-            raise ParameterError(self, "keep", self.keep, allowed="an integer from 1 to n")
 
     async def run(self, problem: Problem, ctx: Context) -> Result:
         """Search level by level, then choose among what was finished."""
-        n = self.n or 1
-        keep = self.keep or max(1, n // self.branch)
+        return await run_beam(self, problem, ctx, self._score)
 
-        async def select(level: Level) -> Next:
-            scores = np.asarray([level.tree.aggregate(s, self.how) for s in level.states])
-            counts = np.zeros(len(level.states), dtype=np.int64)
-            done = len(set(level.states[i] for i in np.flatnonzero(~level.open)))
-            if self.finished == "compete":
-                best = top(scores, keep)
-                counts[best] = 1
-                kept = [int(i) for i in best if level.open[i]]
-                return Next(counts + shared_out(len(kept) * (n // keep - 1), kept, len(counts)) if kept else counts)
-            counts[~level.open] = 1
-            room = keep - (done if self.finished == "shrink" else 0)
-            if room <= 0 or done >= n:
-                return Next(np.where(level.open, 0, counts))
-            kept = [int(i) for i in top(np.where(level.open, scores, -np.inf), room) if level.open[i]]
-            return Next(counts + shared_out(n * room // keep, kept, len(counts)))
-
-        search = await level_loop(
-            problem, ctx, select, start=[(ctx.root(), n)], score=scorer(problem, ctx, self.verifier)
-        )
-        return await search_result(problem, ctx, search, self.verifier, choose=self.choose, how=self.how)
+    async def _score(self, problem: Problem, ctx: Context, states: Sequence[State]) -> Floats:
+        return await ctx.score(problem, states, self.verifier)
