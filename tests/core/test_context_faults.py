@@ -4,7 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import ponder
@@ -74,6 +74,15 @@ LIMITS = st.fixed_dictionaries(
     retries=st.integers(0, 3),
     concurrency=st.sampled_from([1, 4, 64]),
 )
+@example(
+    limits={"calls": 4, "generated_tokens": 32},
+    n=2,
+    faults=[None, 429],
+    text="best_of_n(n={n}, verifier=llm_judge(max_new_tokens=16))",
+    quirk={},
+    retries=1,
+    concurrency=1,
+)  # a judge's call that is not affordable must not leave another one running
 def test_no_limit_is_passed_and_every_request_and_token_is_counted(
     limits, n, faults, text, quirk, retries, concurrency
 ):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -126,6 +126,7 @@ class Context:
         self._next_slot: dict[tuple[Slot, ...], int] = {}
         self._next_index = 0
         self._holds: list[Spend] = []
+        self._why: dict[int, Exception] = {}
 
     # ------------------------------------------------------------------ randomness
 
@@ -386,12 +387,39 @@ class Context:
                 return values
         else:
             for item, value in zip(items, values, strict=True):
-                if math.isnan(value):
-                    self._record_failure("verify", item, VerifierError(f"{verifier} returned NaN"))
+                if not math.isnan(value):
+                    continue
+                why = scope._why.get(id(item), VerifierError(f"{verifier} returned NaN"))
+                if isinstance(why, BudgetError):
+                    self._fall_short(str(why))
+                else:
+                    self._record_failure("verify", item, why)
             return values
         if len(items) == 1:
             return values
         return [(await self._try_scores(problem, [item], verifier, scope))[0] for item in items]
+
+    async def score_each(
+        self, items: Sequence[Scorable], one: Callable[[Scorable], Coroutine[Any, Any, float]]
+    ) -> list[float]:
+        """Scores by one coroutine per item, all under way at once: for verifiers that ask a model about each.
+
+        An item whose coroutine raises has no score (NaN) and is recorded; the others keep theirs, and nothing is left
+        running.
+
+        Raises:
+            CapabilityError, …: what would fail for every item alike.
+        """
+        outcomes = await asyncio.gather(*(one(item) for item in items), return_exceptions=True)
+        scores = []
+        for item, outcome in zip(items, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                if not isinstance(outcome, Exception) or _is_configuration(outcome):
+                    raise outcome
+                self._why[id(item)] = outcome
+                outcome = math.nan
+            scores.append(outcome)
+        return scores
 
     async def select(self, result: Result, selector: Selector, k: int = 1) -> Result:
         """The result with its choice made by `selector`; a result without candidates stays as it is."""
@@ -698,7 +726,7 @@ class Context:
         scope = object.__new__(Context)
         scope.__dict__.update(self.__dict__)
         scope.stage, scope._longest, scope._generated, scope._hold = stage, 0, False, Spend()
-        scope._watch, scope._race, scope.to_end = None, False, False
+        scope._watch, scope._race, scope.to_end, scope._why = None, False, False, {}
         if verifying is not None:
             scope._verifying = verifying
         return scope

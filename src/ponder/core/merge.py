@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from itertools import chain, islice
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+async def gather_all(sources: Iterable[Awaitable[T]]) -> list[T]:
+    """Results of all, in order. If one fails, the others are waited for before its error is raised."""
+    outcomes = await asyncio.gather(*sources, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
 
 
 async def merge(sources: Iterable[AsyncIterator[T]], limit: int | None = None) -> AsyncGenerator[T, None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from ponder.core.context import Context
 from ponder.core.judging import judge_of, parse_score, prompt_text
+from ponder.core.merge import gather_all
 from ponder.core.model import Model
 from ponder.core.pool import Floats
 from ponder.core.problem import Problem
@@ -73,7 +73,7 @@ async def model_utility(
         reply = await ask(ctx, judge, [message], owner, "utility", i, j, max_new_tokens=max_new_tokens)
         return None if reply.text is None else parse_score(reply.text)
 
-    ratings = await asyncio.gather(*(rate(i, j) for i, j in pairs))
+    ratings = await gather_all(rate(i, j) for i, j in pairs)
     known = [r for r in ratings if r is not None]
     if not known:
         return token_f1(texts), f"no rating of {len(pairs)} could be read: token_f1 decides"

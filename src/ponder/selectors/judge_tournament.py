@@ -12,7 +12,6 @@ Needs    A judge (the generator itself will do).    Cost: T(T-1)/2 pairs of T di
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import numpy as np
 from ponder.core.candidate import Candidate
 from ponder.core.context import Context
 from ponder.core.judging import prompt_text
+from ponder.core.merge import gather_all
 from ponder.core.model import Model
 from ponder.core.problem import Problem
 from ponder.core.registry import selector
@@ -143,7 +143,7 @@ class JudgeTournament(JudgedSelector):
                     votes.append(vote if x == a else 1.0 - vote)
             return sum(votes) / len(votes) if votes else None
 
-        return list(await asyncio.gather(*(one(a, b) for a, b in pairs)))
+        return await gather_all(one(a, b) for a, b in pairs)
 
 
 def _most_wins(n: int, pairs: Sequence[tuple[int, int]], results: Sequence[float | None]) -> int:

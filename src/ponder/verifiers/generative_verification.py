@@ -12,7 +12,6 @@ Needs    Chat; tokens with log-probabilities for mode=logprob.    Cost: `verdict
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from collections.abc import Sequence
@@ -85,7 +84,7 @@ class GenerativeVerification(Verifier):
         model = judge_of(self, self.model, ctx)
         if self.mode == "logprob":
             model.require("logprobs", "generative_verification(mode=logprob)", "Use mode=text.")
-        return list(await asyncio.gather(*(self._one(problem, item, model, ctx) for item in items)))
+        return await ctx.score_each(items, lambda item: self._one(problem, item, model, ctx))
 
     async def _one(self, problem: Problem, item: Scorable, model: Model, ctx: Context) -> float:
         if isinstance(item, Candidate) and not item.valid:

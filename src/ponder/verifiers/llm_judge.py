@@ -9,7 +9,6 @@ Needs    Chat.    Cost: `votes` completions per scored item, counted as one veri
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,8 +62,7 @@ class LlmJudge(Verifier):
     async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:
         """Ratings divided by ten; NaN (recorded as a failure) where no vote could be read."""
         judge = judge_of(self, self.model, ctx)
-        replies = await asyncio.gather(*(self._rate(problem, item, judge, ctx) for item in items))
-        return list(replies)
+        return await ctx.score_each(items, lambda item: self._rate(problem, item, judge, ctx))
 
     async def _rate(self, problem: Problem, item: Scorable, judge: Model, ctx: Context) -> float:
         filled = (self.prompt or PROMPT).replace("{problem}", prompt_text(problem))

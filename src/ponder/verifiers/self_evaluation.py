@@ -12,7 +12,6 @@ Needs    Chat or plain text.    Cost: one short completion per scored item, its 
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -57,7 +56,7 @@ class SelfEvaluation(Verifier):
     async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:
         """One forecast per item."""
         model = judge_of(self, self.model, ctx)
-        return list(await asyncio.gather(*(self._one(problem, item, model, ctx) for item in items)))
+        return await ctx.score_each(items, lambda item: self._one(problem, item, model, ctx))
 
     async def _one(self, problem: Problem, item: Scorable, model: Model, ctx: Context) -> float:
         text = str(output_of(item, ctx))
