@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections import Counter
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import pairwise
 
 import pytest
@@ -82,9 +83,21 @@ def test_with_an_exact_score_only_nodes_of_an_optimal_path_are_extended(strategy
     assert extended <= path and len(extended) == 5
 
 
-def test_a_score_that_says_nothing_expands_no_fewer_nodes_than_an_exact_one():
-    blind, _ = run("a_star(n=50, branch=2, verifier=towards(constant=true))")
+def test_with_an_exact_score_it_finds_an_optimal_goal_and_expands_no_more_than_uniform_cost_search():
+    """Costs of a step are what it leads away from the way by: uniform-cost search knows them and has no h."""
+    expanded = []
+    queue = [(0.0, 0, (0, 0))]
+    while sum(queue[0][-1]) < 5:
+        spent, _, place = heappop(queue)
+        expanded.append(place)
+        for x, y in ((place[0] + 1, place[1]), (place[0], place[1] + 1)):
+            new = round(spent + 0.1 * (max(0, x - 3) + max(0, y - 2) > 0), 9)
+            heappush(queue, (new, len(expanded) * 2 + x, (x, y)))
     exact, _ = run("a_star(n=50, branch=2, verifier=towards)")
+    goal = queue[0][-1]
+    assert queue[0][0] == 0 == 0.1 * (max(0, goal[0] - 3) + max(0, goal[1] - 2)) and exact.output == goal == (3, 2)
+    assert len({node.parent for node in exact.tree.nodes}) <= len(expanded)
+    blind, _ = run("a_star(n=50, branch=2, verifier=towards(constant=true))")
     assert len(exact.tree) <= len(blind.tree)
 
 
@@ -144,6 +157,7 @@ def test_siblings_with_the_same_step_are_one_node_and_missing_scores_come_last(m
     result, _ = run("a_star(n=50, branch=6, verifier=towards)")
     extended = [node.parent for node in result.tree.nodes]
     assert len({(s.parent, str(s.step)) for s in extended}) == len(set(extended))
+    assert result.total.model_calls == 30 and result.total.verifier_calls == 10  # of six siblings two differ
     cls = type(ponder.verifier("towards"))
     original = cls.score
 
