@@ -6,7 +6,7 @@ its statistics in dictionaries by state; the tree is the states' parent links an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from ponder.core.context import Context
@@ -16,12 +16,18 @@ from ponder.core.search_tree import Score, Search, SearchTree, complete_best, sc
 from ponder.core.state import State
 from ponder.ledger.spend import Spend
 
+Asked = Sequence[tuple[State, int]]
+"""Different states, each with its number of children."""
+
 
 class Policy(Protocol):
     """Which node next."""
 
-    def ask(self, room: int) -> Sequence[tuple[State, int]]:
-        """Up to `room` different states to extend, each with its number of children; empty when it is done."""
+    def ask(self, room: int) -> Asked | Awaitable[Asked]:
+        """Up to `room` different states to extend, each with its number of children; empty when it is done.
+
+        A coroutine if the policy must spend compute to decide (critiques, choices by a model).
+        """
 
     def tell(self, parent: State, children: Sequence[State], scores: Floats) -> None:
         """The children of one state that was asked for, with their scores (NaN where there is none).
@@ -38,6 +44,8 @@ async def node_loop(
     score: Score,
     expansions: int | None = None,
     batch: int = 1,
+    tree: SearchTree | None = None,
+    finished: dict[State, None] | None = None,
     hold: Spend = Spend(verifier_calls=1),
 ) -> Search:
     """Extend what a policy asks for until it is done, `expansions` are made, or the budget ends it.
@@ -51,13 +59,16 @@ async def node_loop(
         score: scores new states.
         expansions: nodes to extend at most; None for no limit.
         batch: nodes extended together; 1 asks again after each.
+        tree: a tree to add to; None begins one.
+        finished: where finished outputs are kept; a policy that finds some by itself adds them.
         hold: what scoring a new state will cost: no more are drawn than can be scored.
     """
-    tree, stopped, made = SearchTree(), None, 0
-    finished: dict[State, None] = {}
+    tree, stopped, made = SearchTree() if tree is None else tree, None, 0
+    finished = {} if finished is None else finished
     opened: dict[State, None] = {}
     while expansions is None or made < expansions:
-        asked = policy.ask(batch if expansions is None else min(batch, expansions - made))
+        wanted = policy.ask(batch if expansions is None else min(batch, expansions - made))
+        asked = await wanted if isinstance(wanted, Awaitable) else wanted
         if not asked:
             break
         made += len(asked)
@@ -91,7 +102,7 @@ async def node_loop(
             break
     else:
         stopped = "expansions"
-    if stopped is not None and not finished:
+    if not finished:
         opened = dict.fromkeys(await complete_best(ctx, tree, opened, finished, score))
     still = tuple(state for state in opened if state.parent is not None)
     return Search(tree, tuple(finished), still, stopped, {"expansions": made})

@@ -153,6 +153,23 @@ async def scored(ctx: Context, tree: SearchTree, states: Sequence[State], score:
     return values, len(ctx.shortfalls) > before and bool(np.isnan(values).any())
 
 
+def once_per_step(score: Score) -> Score:
+    """A way of scoring that asks about one of several siblings with the same step, and gives its score to all."""
+
+    async def distinct(states: Sequence[State]) -> Floats:
+        places: dict[tuple[State | None, str], int] = {}
+        first: list[State] = []
+        at = []
+        for state in states:
+            place = places.setdefault((state.parent, str(state.step)), len(first))
+            if place == len(first):
+                first.append(state)
+            at.append(place)
+        return (await score(first))[at]
+
+    return distinct
+
+
 def set_aside(ctx: Context, states: Iterable[State], finished: Mapping[State, None], hold: Spend) -> Spend | None:
     """Reserve what completing one of the open states can cost, while nothing is finished; None if it is not affordable.
 
@@ -177,12 +194,12 @@ async def complete_best(
     if not unfinished:
         return ()
     state = max(unfinished, key=lambda s: (_or_lowest(tree.score(s)), s.depth))
-    while not ctx.process.done(state):
+    while not ctx.process.complete(state):
         (children,) = await ctx.extend([state], [1], to_end=True)
         if not children:
             return (state,)
         state = children[0]
-        if not ctx.process.done(state):
+        if not ctx.process.complete(state):
             tree.add(children, [math.nan])
     await scored(ctx, tree, [state], score)
     finished[state] = None

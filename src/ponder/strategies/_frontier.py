@@ -14,9 +14,14 @@ _STEPS = 8
 """Steps of an output where the process does not say."""
 
 
+def steps_of(ctx: Context, steps: int | None) -> int:
+    """Steps that count as one sample: the given number, else the process's limit."""
+    return steps or ctx.process.horizon(ctx.problem) or _STEPS
+
+
 def expansions_for(ctx: Context, n: int, branch: int, steps: int | None) -> int:
     """Expansions of `branch` children each that draw as many steps as `n` samples of `steps` steps do."""
-    return max(1, n * (steps or ctx.process.horizon(ctx.problem) or _STEPS) // branch)
+    return max(1, n * steps_of(ctx, steps) // branch)
 
 
 class Frontier:

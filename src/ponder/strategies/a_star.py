@@ -5,7 +5,7 @@ Equal    h = 1 - score of the last step, a goal's too; the node with the smalles
          first finished output that comes to the front is the answer; if the expansions run out, the best
          finished one, else the best open one is completed.
 Differs  The paper does not print its step costs. `cost=drop` adds up the rises of h along the path; `cost=consistent`
-         its falls, under which f never falls along a path. A sibling with the same step is kept once.
+         its falls, under which f never falls along a path. Siblings with the same step are kept and scored once.
 Needs    A process in steps and a verifier with scores in [0, 1].    Cost: `branch` steps and scores per expansion.
 """
 
@@ -19,7 +19,7 @@ from ponder.core.level_loop import scorer
 from ponder.core.node_loop import node_loop
 from ponder.core.problem import Problem
 from ponder.core.registry import SELECTORS, VERIFIERS, strategy
-from ponder.core.search_tree import search_result
+from ponder.core.search_tree import once_per_step, search_result
 from ponder.core.state import State
 from ponder.core.strategy import Result, Strategy
 from ponder.core.verifier import Verifier
@@ -87,7 +87,7 @@ class AStar(Strategy):
 
         policy = Frontier(ctx, self.branch, rank, most=self.frontier)
         search = await node_loop(
-            problem, ctx, policy, score=scorer(problem, ctx, self.verifier), batch=self.batch,
+            problem, ctx, policy, score=once_per_step(scorer(problem, ctx, self.verifier)), batch=self.batch,
             expansions=expansions_for(ctx, self.n or 1, self.branch, self.steps),
         )  # fmt: skip
         if policy.goal is None:

@@ -18,7 +18,7 @@ from ponder.core.level_loop import scorer
 from ponder.core.node_loop import node_loop
 from ponder.core.problem import Problem
 from ponder.core.registry import SELECTORS, VERIFIERS, strategy
-from ponder.core.search_tree import search_result
+from ponder.core.search_tree import once_per_step, search_result
 from ponder.core.selector import Selector
 from ponder.core.strategy import Result, Strategy
 from ponder.core.verifier import Verifier
@@ -29,13 +29,12 @@ from ponder.strategies._frontier import Frontier, expansions_for
 @strategy("best_first", aliases=("best_first_search",), what="search", how="verifier")
 @dataclass(frozen=True)
 class BestFirst(Strategy):
-    """Extend the best open node, `n` children drawn in all.
+    """Extend the best open node until a finished output comes to the front.
 
     Args:
-        n: children to draw at most, in units of `depth_unit` steps: the search makes n · depth_unit / branch
-            expansions; None takes the number from the study's sample axis.
+        n: as many steps at most as n samples have; None takes the number from the study's sample axis.
         branch: children of each expanded node.
-        depth_unit: steps that count as one sample; none takes the process's limit of steps, else 8.
+        steps: steps that count as one sample; none takes the process's limit of steps, else 8.
         verifier: scores prefixes.
         first: stop at the first finished output that comes to the front.
         choose: chooses among the finished outputs.
@@ -43,7 +42,7 @@ class BestFirst(Strategy):
 
     n: int | None = None
     branch: int = 4
-    depth_unit: int | None = None
+    steps: int | None = None
     verifier: Verifier = field(default_factory=lambda: VERIFIERS.build("log_probability"))
     first: bool = True
     choose: Selector = field(default_factory=lambda: SELECTORS.build("best_score"))
@@ -51,7 +50,7 @@ class BestFirst(Strategy):
     stepwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name in ("n", "branch", "depth_unit"):
+        for name in ("n", "branch", "steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ParameterError(self, name, value, allowed="an integer ≥ 1")
@@ -59,8 +58,9 @@ class BestFirst(Strategy):
     async def run(self, problem: Problem, ctx: Context) -> Result:
         """Expand until something finished comes to the front, or the expansions are used up."""
         policy = Frontier(ctx, self.branch, lambda state, score: score, stop_at_first=self.first)
-        expansions = expansions_for(ctx, self.n or 1, self.branch, self.depth_unit)
-        search = await node_loop(problem, ctx, policy, score=scorer(problem, ctx, self.verifier), expansions=expansions)
+        expansions = expansions_for(ctx, self.n or 1, self.branch, self.steps)
+        score = once_per_step(scorer(problem, ctx, self.verifier))
+        search = await node_loop(problem, ctx, policy, score=score, expansions=expansions)
         return await search_result(
             problem, ctx, search, self.verifier, choose=self.choose, expanded=search.details["expansions"]
         )
