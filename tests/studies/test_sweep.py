@@ -1,7 +1,9 @@
 """Sweeps: which cells there are, that draws are shared, that a killed one goes on, and what is refused."""
 
 import pytest
+from click.testing import CliRunner
 
+from ponder.cli.main import cli
 from ponder.errors import StudyError
 from ponder.studies.runner import bench
 from ponder.studies.sweep import Sweep
@@ -62,6 +64,20 @@ def test_a_finished_sweep_draws_nothing_again(tmp_path):
     again = plan.run(tmp_path / "out", check=False)
     assert [r.rows for r in first.values()] == [r.rows for r in again.values()] and len(first) == 2
     assert len(plan.effects(again)) == 4
+
+
+def test_the_command_prints_a_table_per_task_and_goes_on_where_it_stopped(tmp_path):
+    file = tmp_path / "sweep.toml"
+    file.write_text(
+        'model = "sim:strong"\ntasks = ["sim_tree(count=3)", "sim_tree(count=3, depth=2)"]\nprocess = "sim_tree"\n'
+        'samples = [2]\nstrategies = ["best_of_n(verifier={v})"]\n[axes]\nv = ["sim_tree_score", "random_score"]\n'
+    )
+    for _ in range(2):
+        shown = CliRunner().invoke(cli, ["sweep", str(file), "--out", str(tmp_path / "out"), "--no-check"])
+        assert shown.exit_code == 0, shown.output
+        assert shown.output.count("v = random_score") == 2 and "sim_tree(depth=2, count=3)" in shown.output.replace(
+            "count=3, depth=2", "depth=2, count=3"
+        )
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,8 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def effects_tables(lines: Sequence[Mapping[str, Any]]) -> list[Table]:
     """A table per task of a sweep: each strategy as it is, then each changed trick with its difference."""
+    from rich.table import Table
+
     tables = []
     for task in dict.fromkeys(line["task"] for line in lines):
         table = Table(box=None, title=task, title_justify="left", header_style="bold", pad_edge=False)
