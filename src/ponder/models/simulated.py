@@ -16,8 +16,11 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+from bisect import bisect_right
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import Any, ClassVar
 
 from ponder.core.model import Capabilities, Chunk, Completion, Model, Request, Shape
@@ -34,6 +37,8 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 
 _SECONDS_PER_TOKEN = 0.01
+_MOST_PROBLEMS = 100_000
+"""Problems whose chances are remembered."""
 _PARAGRAPH = "\n\n"
 _STEPS = 3
 """Paragraphs of an answer that is asked for paragraph by paragraph; only the last one says anything."""
@@ -94,6 +99,10 @@ class Simulated(Model):
         return cls(**{**PROFILES[profile], **given, "profile": profile})
 
     def __str__(self) -> str:
+        return self._told
+
+    @cached_property
+    def _told(self) -> str:
         shown = canonical(self)
         preset = canonical(type(self)(**{**PROFILES[self.profile], "profile": self.profile}))
         return f"sim:{self.profile}" if shown == preset else f"sim:{self.profile}{shown[3:]}"
@@ -105,7 +114,17 @@ class Simulated(Model):
 
     def accuracy(self, problem_id: str) -> float:
         """The hidden chance of a right answer to a problem."""
-        return float(generator("sim", self.alpha, self.beta, problem_id).beta(self.alpha, self.beta))
+        found = self._accuracies.get(problem_id)
+        if found is None:
+            found = float(generator("sim", self.alpha, self.beta, problem_id).beta(self.alpha, self.beta))
+            if len(self._accuracies) < _MOST_PROBLEMS:
+                self._accuracies[problem_id] = found
+        return found
+
+    @cached_property
+    def _accuracies(self) -> dict[str, float]:
+        """What `accuracy` has given before."""
+        return {}
 
     def count_tokens(self, prompt: Prompt) -> int:
         """Simulated tokens are white-space separated words."""
@@ -136,7 +155,7 @@ class Simulated(Model):
             p = min(max(self.accuracy(key), 1e-6), 1 - 1e-6)
             right = reference or f"{derive_seed('truth', key) % 1000}"
             offered = {f" {right}.": math.log(p)}
-            for i, share in enumerate(self._wrong_shares()):
+            for i, share in enumerate(self._wrong_shares):
                 offered.setdefault(f" {self._wrong(key, reference, i)}.", math.log((1 - p) * share))
         chances = [math.exp(v) for v in offered.values()]
         rng = generator("sim", str(self), seed, request.prefix)
@@ -217,16 +236,23 @@ class Simulated(Model):
         key = problem.id if problem is not None else str(request.prompt)
         p = self.accuracy(key)
         if request.sampling.temperature == 0:
-            right, wrong = p >= (1 - p) * self._wrong_shares()[0], 0
+            right, wrong = p >= (1 - p) * self._wrong_shares[0], 0
         else:
             right = bool(rng.random() < p)
-            wrong = int(rng.choice(self.wrong_answers, p=self._wrong_shares()))
+            wrong = bisect_right(self._wrong_bounds, rng.random())
         answer = (reference or f"{derive_seed('truth', key) % 1000}") if right else self._wrong(key, reference, wrong)
         return (f"Let me think. The answer is {answer}." if chat else f" {answer}"), right
 
+    @cached_property
     def _wrong_shares(self) -> list[float]:
         weights = [0.5**i for i in range(self.wrong_answers)]
         return [w / sum(weights) for w in weights]
+
+    @cached_property
+    def _wrong_bounds(self) -> list[float]:
+        """Where the cumulative shares of the wrong answers end in [0, 1], without the last: which one a number means."""
+        sums = list(accumulate(self._wrong_shares))
+        return [s / sums[-1] for s in sums[:-1]]
 
     def _wrong(self, key: str, reference: str | None, which: int) -> str:
         """The wrong answers of a problem: numbers near a numeric reference, else made-up ones."""

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -174,7 +175,7 @@ class ReasoningGym(Task):
             raise GraderError(f"reasoning_gym:{self.dataset} could not score {answer[:80]!r}: {error}") from error
         return Grade(score >= 1 - 1e-9, min(max(score, 0.0), 1.0))
 
-    @property
+    @cached_property
     def _many_lines(self) -> bool:
         """Whether answers of this dataset have several lines, as grids have."""
         key = str(self)
