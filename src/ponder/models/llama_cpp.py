@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -33,9 +32,9 @@ from ponder.core.model import Capabilities, Chunk, Completion, Finish, Model, Re
 from ponder.core.problem import Prompt
 from ponder.core.registry import MODELS, arguments_for, canonical, model
 from ponder.core.spec import Term
-from ponder.errors import EndpointError, ModelNotFoundError, ParameterError, SpecError
+from ponder.errors import EndpointError, ParameterError, SpecError
 from ponder.models._llama_server import Running, Settings, refusal, running, too_long
-from ponder.models.catalog import CATALOG, cache_dir, file_digest
+from ponder.models.catalog import model_digest, model_file
 from ponder.models.gguf import shape
 
 _FINISH: dict[str, Finish] = {"eos": "stop", "word": "stop", "limit": "length"}
@@ -104,22 +103,12 @@ class LlamaCpp(Model):
         Raises:
             ModelNotFoundError: it is not there; says how to get it.
         """
-        if self.source in CATALOG:
-            path = CATALOG[self.source].path
-            hint = f"fetch it with: ponder models pull {self.source}"
-        else:
-            path = Path(self.source).expanduser()
-            hint = (
-                f"give a .gguf file, or one of: {', '.join(CATALOG)} (fetch it with: ponder models pull smollm2-135m)"
-            )
-        if not path.is_file():
-            raise ModelNotFoundError(f"llamacpp: no model file at {path}; {hint}")
-        return path
+        return model_file(self.source, "llamacpp")
 
     @property
     def identity(self) -> str:
         """The digest of the weights: the same file under another name is the same model."""
-        return f"gguf:{_digest(self.path)[:24]}"
+        return f"gguf:{model_digest(self.path)[:24]}"
 
     def count_tokens(self, prompt: Prompt) -> int:
         """The exact number, chat template included (loads the model if it is not)."""
@@ -322,29 +311,3 @@ async def _events(server: Running, body: bytes, who: str) -> AsyncIterator[Mappi
                 response.close()
     except aiohttp.ClientError as error:
         raise EndpointError(f"{who}: the model's server broke off: {error}") from error
-
-
-_DIGESTS: dict[str, str] = {}
-
-
-def _digest(path: Path) -> str:
-    """The file's SHA-256, remembered by path, size and time of change."""
-    facts = path.stat()
-    place = cache_dir() / "digests.json"
-    key = f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}"
-    if key in _DIGESTS:
-        return _DIGESTS[key]
-    try:
-        known = orjson.loads(place.read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        known = {}
-    if key not in known:
-        known[key] = file_digest(path)
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            scratch = place.with_suffix(f".{os.getpid()}")
-            scratch.write_bytes(orjson.dumps(known))
-            scratch.replace(place)
-        except OSError:
-            pass  # only costs hashing again next time
-    return _DIGESTS.setdefault(key, str(known[key]))

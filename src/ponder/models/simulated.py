@@ -250,7 +250,7 @@ class Simulated(Model):
 
     @cached_property
     def _wrong_bounds(self) -> list[float]:
-        """Where the cumulative shares of the wrong answers end in [0, 1], without the last: which one a number means."""
+        """Where the cumulative shares of the wrong answers end in [0, 1], without the last."""
         sums = list(accumulate(self._wrong_shares))
         return [s / sums[-1] for s in sums[:-1]]
 

@@ -1,0 +1,158 @@
+"""Which backend is faster on this machine, measured once and remembered."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import time
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from ponder.engine.backend import Backend, Row
+from ponder.models.catalog import cache_dir, model_digest
+
+if TYPE_CHECKING:
+    from ponder.engine.engine import Settings
+
+WIDTHS = (1, 4, 16, 64)
+_PROMPT, _STEPS = 64, 3
+_MARGIN = 1.1
+"""Torch must be so much faster before it is preferred: it needs more memory."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Tokens a second that texts after one prompt are decoded at, by backend and width.
+
+    Attributes:
+        speeds: of `llamacpp` and `torch`, each by the number of texts.
+        crossover: number of texts from which on torch is faster; None if it never is, or is not installed.
+        precision: of torch's products: the faster of those the processor multiplies natively.
+    """
+
+    speeds: dict[str, dict[int, float]]
+    crossover: int | None
+    precision: str = "fp32"
+
+
+def calibration(settings: Settings) -> Calibration:
+    """This machine's, for this model: read from the cache, measured if it is not there (some seconds)."""
+    return _found(settings)
+
+
+@lru_cache(32)
+def _found(settings: Settings) -> Calibration:
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("gguf") is None:
+        return Calibration({}, None)
+    known = remembered(settings)
+    if known is None:
+        known = _measure(settings)
+        _remember(_key(settings), known)
+    return known
+
+
+def remembered(settings: Settings) -> Calibration | None:
+    """What was measured before, None if nothing."""
+    raw = _read().get(_key(settings))
+    if raw is None:
+        return None
+    speeds = {kind: {int(n): float(v) for n, v in by.items()} for kind, by in raw["speeds"].items()}
+    return Calibration(speeds, raw["crossover"], raw["precision"])
+
+
+def native_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 natively."""
+    import torch
+
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(check is not None and check()) or torch.cpu._is_amx_tile_supported()
+
+
+def crossover(speeds: dict[str, dict[int, float]]) -> int | None:
+    """The smallest measured width from which on torch is clearly faster, at it and at all larger ones."""
+    found = None
+    for n in sorted(speeds["llamacpp"], reverse=True):
+        if speeds["torch"].get(n, 0.0) < _MARGIN * speeds["llamacpp"][n]:
+            break
+        found = n
+    return found
+
+
+def decode_speed(backend: Backend, width: int, steps: int = _STEPS) -> float:
+    """Tokens a second of so many texts after one prompt, all in one batch; the median of the steps."""
+    prompt = [100 + i for i in range(_PROMPT)]
+    backend.evaluate([Row(0, 0, prompt, 1)])
+    for i in range(1, width):
+        backend.fork(0, i, _PROMPT)
+    seconds = []
+    for step in range(steps + 1):
+        rows = [Row(i, _PROMPT + step, [200 + i + step], 1) for i in range(width)]
+        begin = time.perf_counter()
+        backend.evaluate(rows)
+        seconds.append(time.perf_counter() - begin)
+    for i in range(width):
+        backend.free(i)
+    return width / sorted(seconds[1:])[steps // 2]
+
+
+def _measure(settings: Settings) -> Calibration:
+    from dataclasses import replace
+
+    from ponder.engine.engine import BACKENDS
+
+    best = replace(settings, precision="bf16" if native_bf16() else "fp32")
+    speeds: dict[str, dict[int, float]] = {}
+    for kind in ("llamacpp", "torch"):
+        small = replace(best, context=max(2048, 16 * settings.parallel))
+        backend = BACKENDS[kind](small)
+        speeds[kind] = {n: decode_speed(backend, n) for n in WIDTHS if n <= min(settings.parallel, backend.sequences)}
+        backend.close()
+    return Calibration(speeds, crossover(speeds), best.precision)
+
+
+def _key(settings: Settings) -> str:
+    parts = [model_digest(settings.path)[:24], _processor(), settings.workers, settings.parallel]
+    for package in ("torch", "xllamacpp"):
+        try:
+            parts.append(version(package))
+        except PackageNotFoundError:
+            parts.append("none")
+    return "|".join(map(str, parts))
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in facts.get("flags", "").split()]
+    return " ".join([facts.get("model name", platform.machine()), facts.get("model", ""), *wide]).strip()
+
+
+def _place() -> Path:
+    return cache_dir() / "engines.json"
+
+
+def _read() -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = orjson.loads(_place().read_bytes())
+        return found
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+
+
+def _remember(key: str, found: Calibration) -> None:
+    whole = {**_read(), key: asdict(found)}
+    try:
+        _place().parent.mkdir(parents=True, exist_ok=True)
+        scratch = _place().with_suffix(".new")
+        scratch.write_bytes(orjson.dumps(whole, option=orjson.OPT_NON_STR_KEYS))
+        scratch.replace(_place())
+    except OSError:
+        pass  # only costs measuring again next time

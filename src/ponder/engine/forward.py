@@ -1,0 +1,66 @@
+"""The forward pass of a Llama-like decoder. How tokens attend is the caller's: caches differ, the rest does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ponder.engine.weights import Weights, need_torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Attend = Callable[[int, "Tensor", "Tensor", "Tensor"], "Tensor"]
+"""Given the layer, queries [tokens, heads, size], keys and values [tokens, kv_heads, size] (queries and keys rotated):
+what each token reads, [tokens, heads, size]."""
+
+
+def forward(weights: Weights, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    """The normed last states [tokens, width] of embedded tokens; differentiable.
+
+    Args:
+        weights: the decoder.
+        x: embeddings [tokens, width], float32. The residual stream stays in float32.
+        positions: [tokens], what the rotation counts.
+        attend: reads and writes the cache.
+    """
+    functional = need_torch().nn.functional
+    n, kind = len(x), weights.head.dtype
+    width = (x.shape[1],)
+    q_size, kv_size = weights.heads * weights.head_size, weights.kv_heads * weights.head_size
+    cos, sin = rotation(weights, positions)
+    for i, layer in enumerate(weights.layers):
+        h = functional.rms_norm(x, width, layer.attention_norm, weights.epsilon).to(kind)
+        qkv = functional.linear(h, layer.qkv, layer.qkv_bias).float()
+        q, k, v = qkv.split((q_size, kv_size, kv_size), dim=1)
+        q = q.reshape(n, weights.heads, weights.head_size)
+        k = k.reshape(n, weights.kv_heads, weights.head_size)
+        if layer.query_norm is not None and layer.key_norm is not None:
+            q = functional.rms_norm(q, (weights.head_size,), layer.query_norm, weights.epsilon)
+            k = functional.rms_norm(k, (weights.head_size,), layer.key_norm, weights.epsilon)
+        seen = attend(i, rotate(q, cos, sin), rotate(k, cos, sin), v.reshape(n, weights.kv_heads, weights.head_size))
+        x = x + functional.linear(seen.reshape(n, q_size).to(kind), layer.output)
+        h = functional.rms_norm(x, width, layer.feed_norm, weights.epsilon).to(kind)
+        gate, up = functional.linear(h, layer.gate_up).chunk(2, dim=1)
+        x = x + functional.linear(functional.silu(gate) * up, layer.down)
+    last: Tensor = functional.rms_norm(x, width, weights.norm, weights.epsilon)
+    return last
+
+
+def logits(weights: Weights, states: Tensor) -> Tensor:
+    """[tokens, vocabulary], float32, of normed last states."""
+    found: Tensor = need_torch().nn.functional.linear(states.to(weights.head.dtype), weights.head).float()
+    return found
+
+
+def rotation(weights: Weights, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [tokens, 1, head_size / 2] for positions, which may be negative."""
+    angles = positions.float()[:, None] * weights.frequencies
+    return angles.cos()[:, None], angles.sin()[:, None]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Heads [tokens, heads, size] turned by the angles of their positions."""
+    first, second = x.chunk(2, dim=-1)
+    turned: Tensor = need_torch().cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return turned

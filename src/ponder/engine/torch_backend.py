@@ -1,0 +1,360 @@
+"""The engine's arithmetic by PyTorch: full-precision products, best for many sequences.
+
+A sequence is a list of segments, which other sequences may share, and a tail of its own. In one step all live
+sequences' tails are one batched product, and each shared segment is one product with the queries of everybody who
+reads it, so a prompt of a hundred samples is read once, not a hundred times. What the parts give is merged by their
+log-sum-exps, which is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ponder.engine import forward as net
+from ponder.engine.backend import Logits, Row
+from ponder.engine.weights import Weights, need_torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_ROOMS = (64, 256, 1024)
+"""Tokens that a tail has room for; it moves to the next larger room when it is full."""
+_SHARED = 128
+"""Tokens from which on a part is worth sharing; a fork copies a shorter end."""
+_LONGEST_TAIL = 512
+"""A longer tail becomes a segment."""
+
+
+@dataclass(eq=False, slots=True)
+class _Segment:
+    """Keys and values [layers, kv_heads, tokens, head_size] of tokens that follow each other."""
+
+    keys: Tensor
+    values: Tensor
+
+
+@dataclass(eq=False, slots=True)
+class _Sequence:
+    """Parts of segments, and a tail in a room."""
+
+    parts: list[tuple[_Segment, int]] = field(default_factory=list)
+    room: int | None = None
+    slot: int = 0
+    tail: int = 0
+
+    @property
+    def base(self) -> int:
+        """Tokens before the tail."""
+        return sum(used for _, used in self.parts)
+
+
+class _Rooms:
+    """Tails of one size: keys and values [layers, slots, kv_heads, size, head_size]."""
+
+    def __init__(self, weights: Weights, size: int) -> None:
+        self.size = size
+        self._shape = (weights.kv_heads, size, weights.head_size)
+        self._layers = len(weights.layers)
+        self._unused: list[int] = []
+        self.keys = self.values = self._empty(0)
+
+    def take(self) -> int:
+        """The lowest free slot, so that those in use lie together."""
+        if not self._unused:
+            n = self.keys.shape[1]
+            more = max(4, n)
+            cat = need_torch().cat
+            self.keys = cat((self.keys, self._empty(more)), 1)
+            self.values = cat((self.values, self._empty(more)), 1)
+            self._unused = list(range(n, n + more))
+        slot = min(self._unused)
+        self._unused.remove(slot)
+        return slot
+
+    def give_back(self, slot: int) -> None:
+        """The slot is free."""
+        self._unused.append(slot)
+
+    def _empty(self, slots: int) -> Any:
+        return need_torch().zeros(self._layers, slots, *self._shape)
+
+
+class TorchBackend:
+    """A decoder in PyTorch with a cache of shared prefixes.
+
+    Args:
+        weights: the decoder.
+        cells: tokens of key-value cache.
+        sequences: sequences it can hold.
+        threads: processor threads.
+    """
+
+    def __init__(self, weights: Weights, cells: int, sequences: int, threads: int) -> None:
+        self.weights, self.cells, self.sequences = weights, cells, sequences
+        self.batch = max(512, sequences)
+        self._torch = need_torch()
+        if self._torch.get_num_threads() != threads:
+            self._torch.set_num_threads(threads)
+        self._rooms = [_Rooms(weights, size) for size in _ROOMS]
+        self._held = [_Sequence() for _ in range(sequences)]
+        self._scale = weights.head_size**-0.5
+
+    def evaluate(self, rows: Sequence[Row]) -> Logits:
+        """See `Backend`."""
+        torch = self._torch
+        with torch.inference_mode():
+            tokens = [t for row in rows for t in row.tokens]
+            positions = [p for row in rows for p in range(row.start, row.start + len(row.tokens))]
+            plan = self._plan(rows)
+            x = self.weights.embedding[torch.tensor(tokens)]
+            states = net.forward(self.weights, x, torch.tensor(positions), plan.attend)
+            ends = np.cumsum([len(row.tokens) for row in rows])
+            wanted = [i for end, row in zip(ends, rows, strict=True) for i in range(end - row.wanted, end)]
+            out = net.logits(self.weights, states if len(wanted) == len(tokens) else states[wanted])
+            for row in rows:
+                held = self._held[row.sequence]
+                held.tail += len(row.tokens)
+                if held.tail >= _LONGEST_TAIL:
+                    self._freeze(held)
+        found: Logits = out.numpy()
+        return found
+
+    def fork(self, source: int, target: int, length: int) -> None:
+        """See `Backend`. A short end is copied, the rest shared."""
+        old, new = self._held[source], self._held[target]
+        with self._torch.inference_mode():
+            own = length - old.base
+            if own >= _SHARED:
+                self._freeze(old)
+            parts, left = [], length
+            for segment, used in old.parts:
+                take = min(used, left)
+                if take:
+                    parts.append((segment, take))
+                left -= take
+            copied = [] if not left else [self._tail(old, left)]
+            short = left
+            while parts and short + parts[-1][1] < _SHARED:
+                segment, used = parts.pop()
+                copied.insert(0, (segment.keys[:, :, :used], segment.values[:, :, :used]))
+                short += used
+            new.parts = parts
+            if copied:
+                self._make_room(new, short)
+                keys, values = self._tail(new, short)
+                keys.copy_(self._torch.cat([k for k, _ in copied], 2))
+                values.copy_(self._torch.cat([v for _, v in copied], 2))
+                new.tail = short
+
+    def rest(self, sequence: int) -> None:
+        """See `Backend`: the tail gives its room back."""
+        with self._torch.inference_mode():
+            self._freeze(self._held[sequence])
+
+    def free(self, sequence: int) -> None:
+        """See `Backend`."""
+        self._leave(self._held[sequence])
+        self._held[sequence] = _Sequence()
+
+    def close(self) -> None:
+        """See `Backend`."""
+        self._held, self._rooms = [], []
+
+    # ------------------------------------------------------------------ where keys and values are
+
+    def _tail(self, held: _Sequence, length: int) -> tuple[Tensor, Tensor]:
+        """Views [layers, kv_heads, length, head_size] of a tail's beginning."""
+        assert held.room is not None
+        room = self._rooms[held.room]
+        return room.keys[:, held.slot, :, :length], room.values[:, held.slot, :, :length]
+
+    def _freeze(self, held: _Sequence) -> None:
+        """Make the tail a segment."""
+        if held.tail:
+            keys, values = self._tail(held, held.tail)
+            held.parts = [*held.parts, (_Segment(keys.clone(), values.clone()), held.tail)]
+        self._leave(held)
+
+    def _leave(self, held: _Sequence) -> None:
+        if held.room is not None:
+            self._rooms[held.room].give_back(held.slot)
+        held.room, held.tail = None, 0
+
+    def _make_room(self, held: _Sequence, length: int) -> None:
+        """See that the tail has room for so many tokens."""
+        if held.room is not None and _ROOMS[held.room] >= length:
+            return
+        wider = next(i for i, size in enumerate(_ROOMS) if size >= length)
+        before = self._tail(held, held.tail) if held.tail else None
+        slot = self._rooms[wider].take()
+        if before is not None:
+            room = self._rooms[wider]
+            room.keys[:, slot, :, : held.tail] = before[0]
+            room.values[:, slot, :, : held.tail] = before[1]
+        if held.room is not None:
+            self._rooms[held.room].give_back(held.slot)
+        held.room, held.slot = wider, slot
+
+    # ------------------------------------------------------------------ attention
+
+    def _plan(self, rows: Sequence[Row]) -> _Plan:
+        singles: dict[int, list[tuple[int, _Sequence]]] = {}
+        blocks: list[tuple[int, int, _Sequence]] = []
+        shared: dict[tuple[int, int], tuple[_Segment, list[int]]] = {}
+        at = 0
+        for row in rows:
+            held = self._held[row.sequence]
+            self._make_room(held, held.tail + len(row.tokens))
+            assert held.room is not None
+            if len(row.tokens) == 1:
+                singles.setdefault(held.room, []).append((at, held))
+                for segment, used in held.parts:
+                    shared.setdefault((id(segment), used), (segment, []))[1].append(at)
+            else:
+                blocks.append((at, len(row.tokens), held))
+            at += len(row.tokens)
+        torch = self._torch
+        tails = [
+            _Tails(
+                torch, self._rooms[room], [at for at, _ in some], [h.slot for _, h in some], [h.tail for _, h in some]
+            )
+            for room, some in singles.items()
+        ]
+        readers = [_Readers(segment, used, torch.tensor(at)) for (_, used), (segment, at) in shared.items()]
+        return _Plan(self, at, tails, readers, blocks)
+
+
+class _Tails:
+    """Tails in rooms of one size that each get one token: where they are and how long."""
+
+    def __init__(self, torch: Any, rooms: _Rooms, rows: list[int], slots: list[int], lengths: list[int]) -> None:
+        self.rooms = rooms
+        self.rows = torch.tensor(rows)
+        self.slots, self.places = torch.tensor(slots), torch.tensor(lengths)
+        self.longest = max(lengths) + 1
+        high = max(slots) + 1
+        self.high = high if high <= 2 * len(slots) else None
+        where = self.slots if self.high is not None else torch.arange(len(slots))
+        ends = torch.zeros(high if self.high is not None else len(slots), dtype=torch.long)
+        ends[where] = self.places
+        self.where = where
+        beyond = torch.arange(self.longest)[None] > ends[:, None]
+        self.mask = torch.zeros(beyond.shape).masked_fill_(beyond, float("-inf"))[:, None, None]
+
+    def cache(self, kept: Tensor) -> Tensor:
+        """One layer's [slots, kv_heads, longest, head_size], from [slots, kv_heads, room, head_size]."""
+        chosen = kept[: self.high] if self.high is not None else kept[self.slots]
+        return chosen[:, :, : self.longest]
+
+
+@dataclass(frozen=True, slots=True)
+class _Readers:
+    """A segment's first tokens, and the rows that read them."""
+
+    segment: _Segment
+    used: int
+    rows: Tensor
+
+
+class _Plan:
+    """Who attends to what in one batch.
+
+    Args:
+        backend: whose cache it is.
+        n: tokens in the batch.
+        tails: rows of one token, by the size of their rooms.
+        readers: the segments that these rows read.
+        blocks: rows of several tokens: place in the batch, number of tokens, sequence.
+    """
+
+    def __init__(
+        self, backend: TorchBackend, n: int, tails: Sequence[_Tails], readers: Sequence[_Readers],
+        blocks: Sequence[tuple[int, int, _Sequence]],
+    ) -> None:  # fmt: skip
+        self._backend, self._n = backend, n
+        self._tails, self._readers, self._blocks = tails, readers, blocks
+        w = backend.weights
+        self._shape = (w.kv_heads, w.heads // w.kv_heads, w.head_size)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Put the new keys and values into the cache, and read it."""
+        out: Tensor = self._backend._torch.empty_like(q)
+        q = q.reshape(self._n, *self._shape)
+        if self._tails:
+            self._read_singles(layer, q, k, v, out.view(self._n, *self._shape))
+        for at, n, held in self._blocks:
+            out[at : at + n] = self._read_block(layer, held, q[at : at + n], k[at : at + n], v[at : at + n])
+        return out
+
+    def _read_singles(self, layer: int, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
+        torch, scale = self._backend._torch, self._backend._scale
+        kv_heads, group, size = self._shape
+        most, total = (
+            out.new_full((self._n, kv_heads, group, 1), -torch.inf),
+            out.new_zeros((self._n, kv_heads, group, 1)),
+        )
+        for tails in self._tails:
+            keys, values = tails.rooms.keys[layer], tails.rooms.values[layer]
+            keys[tails.slots, :, tails.places] = k[tails.rows]
+            values[tails.slots, :, tails.places] = v[tails.rows]
+            keys, values = tails.cache(keys), tails.cache(values)
+            asked = q.new_zeros((len(keys), kv_heads, group, size))
+            asked[tails.where] = q[tails.rows]
+            scores = torch.matmul(asked * scale, keys.transpose(2, 3)) + tails.mask
+            top = scores.amax(-1, keepdim=True)
+            weights = torch.exp(scores.sub_(top))
+            read = torch.matmul(weights, values)
+            most[tails.rows] = top[tails.where]
+            total[tails.rows] = weights.sum(-1, keepdim=True)[tails.where]
+            out[tails.rows] = read[tails.where]
+        for readers in self._readers:
+            n = len(readers.rows)
+            everybody = n == self._n
+            mine = q if everybody else q[readers.rows]
+            asked = mine.transpose(0, 1).reshape(kv_heads, n * group, size)
+            keys = readers.segment.keys[layer][:, : readers.used]
+            scores = torch.matmul(asked * scale, keys.transpose(1, 2))
+            top = scores.amax(-1, keepdim=True)
+            weights = torch.exp(scores.sub_(top))
+            read = torch.matmul(weights, readers.segment.values[layer][:, : readers.used])
+            sums = weights.sum(-1, keepdim=True)
+            top, sums = (t.reshape(kv_heads, n, group, 1).transpose(0, 1) for t in (top, sums))
+            read = read.reshape(kv_heads, n, group, size).transpose(0, 1)
+            rows = slice(None) if everybody else readers.rows
+            higher = torch.maximum(most[rows], top)
+            before, now = torch.exp(most[rows] - higher), torch.exp(top - higher)
+            out[rows] = out[rows] * before + read * now
+            total[rows] = total[rows] * before + sums * now
+            most[rows] = higher
+        if len(self._tails) == 1 and len(self._tails[0].rows) == self._n:
+            out /= total
+        else:
+            for tails in self._tails:
+                out[tails.rows] = out[tails.rows] / total[tails.rows]
+
+    def _read_block(self, layer: int, held: _Sequence, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Several new tokens of one sequence: everything before them, and each other causally."""
+        torch = self._backend._torch
+        kv_heads, group, size = self._shape
+        n, end = len(q), held.tail + len(q)
+        assert held.room is not None
+        room = self._backend._rooms[held.room]
+        room.keys[layer, held.slot, :, held.tail : end] = k.transpose(0, 1)
+        room.values[layer, held.slot, :, held.tail : end] = v.transpose(0, 1)
+        keys = [s.keys[layer][:, :used] for s, used in held.parts] + [room.keys[layer, held.slot, :, :end]]
+        values = [s.values[layer][:, :used] for s, used in held.parts] + [room.values[layer, held.slot, :, :end]]
+        all_keys, all_values = (t[0] if len(t) == 1 else torch.cat(t, 1) for t in (keys, values))
+        before = all_keys.shape[1] - n
+        mask = torch.ones(n, before + n, dtype=torch.bool).tril_(before)
+        read: Tensor = torch.nn.functional.scaled_dot_product_attention(
+            q.permute(1, 2, 0, 3).reshape(1, kv_heads * group, n, size),
+            all_keys[None],
+            all_values[None],
+            attn_mask=mask,
+            enable_gqa=True,
+        )
+        return read[0].transpose(0, 1)
