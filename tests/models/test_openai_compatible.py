@@ -136,8 +136,8 @@ def test_retry_after_is_obeyed_as_seconds_and_as_a_date(monkeypatch):
         waits.append(seconds)
         await real(0)
 
-    monkeypatch.setattr("ponder.models.openai_compatible.asyncio.sleep", sleep)
-    monkeypatch.setattr("ponder.models.openai_compatible.time.time", lambda: 1_000_000.0)
+    monkeypatch.setattr("ponder.models._openai_calls.asyncio.sleep", sleep)
+    monkeypatch.setattr("ponder.models._openai_calls.time.time", lambda: 1_000_000.0)
     faults = [(429, {"Retry-After": "7"}), (503, {"Retry-After": formatdate(1_000_009, usegmt=True)})]
     with_server(lambda s: ask(model_at(s)), faults=faults)
     assert [w for w in waits if w > 1] == [7.0, 9.0]
@@ -187,7 +187,7 @@ def test_openai_itself_is_told_the_length_limit_by_its_new_name():
 def test_a_key_that_the_endpoint_repeats_is_not_passed_on(monkeypatch):
     monkeypatch.setenv("PONDER_TEST_KEY", "sk-secret")
     model = OpenAICompatible("m", "http://h/v1", key_env="PONDER_TEST_KEY")
-    assert "sk-secret" not in str(model._error(401, {}, b'{"error": {"message": "bad key sk-secret"}}'))
+    assert "sk-secret" not in str(model._calls._error(401, {}, b'{"error": {"message": "bad key sk-secret"}}'))
 
 
 def test_a_host_that_does_not_exist_is_said_at_once():
