@@ -25,7 +25,7 @@ from ponder.core.model import Completion, Model, Request, Sampling, Watcher
 from ponder.core.problem import Problem, Prompt, Task
 from ponder.core.process import Process
 from ponder.core.scheduler import Scheduler, is_fatal
-from ponder.core.seeds import derive_seed, generator
+from ponder.core.seeds import derive_seeds, generator
 from ponder.core.state import Slot, State
 from ponder.core.verifier import NextStepVerifier, Scorable, Verifier
 from ponder.errors import (
@@ -40,7 +40,7 @@ from ponder.errors import (
 )
 from ponder.ledger.budget import Budget, Meter
 from ponder.ledger.prices import Prices
-from ponder.ledger.spend import Ledger, Spend, completion_spend
+from ponder.ledger.spend import Ledger, Spend, completion_amounts, completion_spend
 
 if TYPE_CHECKING:
     from ponder.core.answers import Same
@@ -136,12 +136,11 @@ class Context:
 
     def seeds(self, n: int, *path: object) -> tuple[int, ...]:
         """Seeds for `n` completions at a place named by `path`."""
-        return tuple(derive_seed(self.seed, self.problem.id, *path, i) for i in range(n))
+        return derive_seeds((self.seed, self.problem.id, *path), range(n))
 
     def seeds_for(self, state: State, slots: Sequence[int]) -> tuple[int, ...]:
         """Seeds for children of a state."""
-        path = state.path
-        return tuple(derive_seed(self.seed, self.problem.id, *path, slot) for slot in slots)
+        return derive_seeds((self.seed, self.problem.id, *state.path), slots)
 
     # ------------------------------------------------------------------ drawing
 
@@ -530,16 +529,10 @@ class Context:
                     async for position, completion in batch:
                         landed.add(position)
                         shared_length = max(shared_length, completion.prompt_tokens)
-                        cost = completion_spend(
-                            completion,
-                            prompt_length=shared_length,
-                            shape=model.shape,
-                            price=price,
-                            verifying=self._verifying,
-                        )
+                        cost = completion_amounts(completion, shared_length, model.shape, price, self._verifying)
                         if limited:
-                            spent = spent + cost
-                        self.ledger.charge(self.stage, cost)
+                            spent = spent + Spend(*cost)  # type: ignore[arg-type]
+                        self.ledger.charge_completion(self.stage, cost)
                         self._longest = max(self._longest, completion.n_tokens)
                         self._generated = True
                         if completion.finish != "cancelled":

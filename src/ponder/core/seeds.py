@@ -6,6 +6,7 @@ concurrency and resuming cannot change a result, and drawing more never changes 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,22 @@ def derive_seed(*parts: object) -> int:
     """
     digest = blake2b("\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") % (1 << SEED_BITS)
+
+
+def derive_seeds(parts: Sequence[object], last: Iterable[object]) -> tuple[int, ...]:
+    """`derive_seed(*parts, x)` for each `x` of `last`; what they share is hashed once.
+
+    >>> derive_seeds((0, "p1"), range(2)) == (derive_seed(0, "p1", 0), derive_seed(0, "p1", 1))
+    True
+    """
+    start = "".join(f"{part}\x1f" for part in parts)
+    shared = blake2b(start.encode("utf-8", "surrogatepass"), digest_size=8)
+    seeds = []
+    for part in last:
+        digest = shared.copy()
+        digest.update(str(part).encode("utf-8", "surrogatepass"))
+        seeds.append(int.from_bytes(digest.digest(), "little") % (1 << SEED_BITS))
+    return tuple(seeds)
 
 
 def generator(*parts: object) -> np.random.Generator:

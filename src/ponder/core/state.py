@@ -63,22 +63,33 @@ class State:
 
     def steps(self) -> list[Any]:
         """What was added from the root to here, in order; the root's None is left out."""
-        return [node.step for node in self.ancestry() if node.parent is not None][::-1]
+        found: list[Any] = []
+        node, parent = self, self.parent
+        while parent is not None:
+            found.append(node.step)
+            node, parent = parent, parent.parent
+        found.reverse()
+        return found
 
     def total_logprob(self) -> float | None:
         """Sum of the steps' log-probabilities; None if any is unknown."""
         total = 0.0
-        for node in self.ancestry():
-            if node.parent is None:
-                continue
+        node, parent = self, self.parent
+        while parent is not None:
             if node.logprob is None:
                 return None
             total += node.logprob
+            node, parent = parent, parent.parent
         return total
 
     def total_tokens(self) -> int:
         """Sum of the steps' tokens."""
-        return sum(node.n_tokens for node in self.ancestry())
+        total = 0
+        node: State | None = self
+        while node is not None:
+            total += node.n_tokens
+            node = node.parent
+        return total
 
     def child(self, slot: Slot, step: Any, **changes: Any) -> State:
         """A node that adds `step`; `meta` is inherited unless given."""

@@ -87,7 +87,7 @@ class Entry:
 class Ledger:
     """Totals per stage; every entry also goes to `trace`, if one is given.
 
-    The totals equal the sums over the trace: `charge` is the only way to change them.
+    The totals equal the sums over the trace: charging is the only way to change them.
     """
 
     def __init__(self, trace: Callable[[Entry], None] | None = None) -> None:
@@ -96,11 +96,17 @@ class Ledger:
 
     def charge(self, stage: str, spend: Spend) -> None:
         """Add a cost to a stage."""
-        values = spend.values()
+        self._add(stage, spend.values())
+
+    def charge_completion(self, stage: str, amounts: tuple[float, ...]) -> None:
+        """Add a completion's cost to a stage, as `completion_amounts` gives it."""
+        self._add(stage, amounts)
+
+    def _add(self, stage: str, amounts: tuple[float, ...]) -> None:
         totals = self._totals.get(stage)
-        self._totals[stage] = values if totals is None else tuple(map(add, totals, values))
+        self._totals[stage] = amounts if totals is None else tuple(map(add, totals, amounts))
         if self._trace is not None:
-            self._trace(Entry(stage, spend))
+            self._trace(Entry(stage, Spend(*amounts)))  # type: ignore[arg-type]
 
     @property
     def stages(self) -> Mapping[str, Spend]:
@@ -121,7 +127,18 @@ def completion_spend(
     price: tuple[float, float, float],
     verifying: bool,
 ) -> Spend:
-    """The cost of one completion.
+    """The cost of one completion, as a record; see `completion_amounts`."""
+    return Spend(*completion_amounts(completion, prompt_length, shape, price, verifying))  # type: ignore[arg-type]
+
+
+def completion_amounts(
+    completion: Completion,
+    prompt_length: int,
+    shape: Shape | None,
+    price: tuple[float, float, float],
+    verifying: bool,
+) -> tuple[float, ...]:
+    """The cost of one completion: the amounts of a `Spend` in the order of its fields.
 
     Args:
         completion: its own share of prompt, cached and generated tokens.
@@ -141,15 +158,6 @@ def completion_spend(
         prompt_attended = prompt * (prompt + 1) // 2 - cached * (cached + 1) // 2
         flops = 2.0 * shape.parameters * (n + fresh) + 4.0 * shape.layers * shape.width * (attended + prompt_attended)
     cost = ((prompt - cached) * price[0] + cached * price[1] + n * price[2]) / 1e6
-    return Spend(
-        prompt_tokens=prompt,
-        cached_tokens=cached,
-        generated_tokens=n,
-        model_calls=0 if verifying or completion.error is not None else 1,
-        verifier_tokens=prompt + n if verifying else 0,
-        requests=completion.requests,
-        kv_token_steps=attended,
-        flops=flops,
-        seconds=completion.seconds,
-        cost_usd=cost,
-    )
+    calls = 0 if verifying or completion.error is not None else 1
+    judged = prompt + n if verifying else 0
+    return (prompt, cached, n, calls, 0, judged, completion.requests, 0, attended, 0, flops, completion.seconds, cost)
