@@ -32,6 +32,8 @@ from ponder.studies.store import Store
 
 PROMPT = ({"role": "user", "content": "How much is 17 + 25?"},)
 REPEATS = 5
+SLOW_S = 0.2
+"""What a request to a path with /slow/ in it takes."""
 
 
 def answer(n: int) -> bytes:
@@ -66,7 +68,11 @@ class Endpoint(asyncio.Protocol):
             if len(rest) < length:
                 return
             body, self.buffer = rest[:length], rest[length:]
-            self.transport.write(ANSWERS[64 if b'"n":64' in body else 1])
+            found = ANSWERS[64 if b'"n":64' in body else 1]
+            if b"/slow/" in head:
+                asyncio.get_running_loop().call_later(SLOW_S, self.transport.write, found)
+            else:
+                self.transport.write(found)
 
 
 def serve(pipe):

@@ -50,6 +50,9 @@ from ponder.studies.tree_record import tree_record
 _KNOW_THE_TRUTH = ("exact", "imperfect_oracle")
 """Verifiers that look at the reference: nothing is to be learnt from trying them."""
 
+_MOST_SAMPLES = 1 << 16
+"""Samples of all problems under way together: enough to keep any endpoint busy, few enough for memory."""
+
 
 class Progress(Protocol):
     """Told how a study goes on."""
@@ -264,7 +267,7 @@ class _Run:
         waiting = iter(self.prepared.problems)
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self.prepared.study.concurrency, len(self.prepared.problems))):
+                for _ in range(self._side_by_side()):
                     group.create_task(self._work(waiting))
         except BaseExceptionGroup as errors:
             error = _first(errors)
@@ -276,6 +279,12 @@ class _Run:
             raise self._explained(stopped if isinstance(stopped, Exception) else error) from error
         folder = self.store.folder if self.store else None
         return StudyResults(self._tables(), folder, tuple(self.warnings), True)
+
+    def _side_by_side(self) -> int:
+        """Problems under way at once: as many as the study wants, but no more samples in memory than it takes."""
+        study = self.prepared.study
+        largest = max((k for _, k in study.rows()), default=1)
+        return min(study.concurrency, len(self.prepared.problems), max(1, _MOST_SAMPLES // max(largest, 1)))
 
     def _cut_short(self, why: BaseException) -> StudyResults:
         """The study's own budget is used up: what is finished is a result."""
