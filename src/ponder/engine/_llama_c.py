@@ -244,7 +244,7 @@ def rows(pointer: Any, n: int, width: int) -> npt.NDArray[np.float32]:
 
 
 def tokens_of(vocabulary: int, text: str, special: bool, begin: bool = True) -> list[int]:
-    """Token numbers of a text; `special` reads control tokens, `begin` puts the token that begins texts first, if any."""
+    """Token numbers of a text; `special` reads control tokens, `begin` puts the beginning one before it."""
     lib = library()
     raw = text.encode("utf-8")
     room = len(raw) + 8

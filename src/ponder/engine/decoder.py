@@ -171,6 +171,8 @@ class Decoder:
             ModelError: the decoder is closed, or a job can never fit the cache.
         """
         for job in jobs:
+            if not job.prompt:
+                raise ModelError("a prompt of no tokens: begin with the model's beginning or ending token")
             longest = len(job.prompt) + (len(job.given) if job.given is not None else job.sampling.max_new_tokens)
             if longest > self.backend.cells:
                 raise ModelError(f"{longest} tokens do not fit a cache of {self.backend.cells}; give it more context")
@@ -202,6 +204,18 @@ class Decoder:
     # ------------------------------------------------------------------ the thread
 
     def _work(self) -> None:
+        try:
+            self._loop()
+        except Exception as error:  # a fault in here: whoever waits must hear of it
+            with self._lock:
+                self._closed = True
+                self._jobs.extend(self._new)
+                told = self._fail(list(self._live.values()), error)
+                told += [(job, Event(position, error=error)) for job in self._jobs for position in job.waiting]
+            _tell(told)
+        self.backend.close()
+
+    def _loop(self) -> None:
         while True:
             with self._lock:
                 while not (self._closed or self._new or self._cancelled or self._live or self._jobs):
@@ -223,7 +237,6 @@ class Decoder:
                     with self._lock:
                         told += self._take_in(rows, members, logits)
             _tell(told)
-        self.backend.close()
 
     def _drop(self) -> None:
         for job, position in self._cancelled:

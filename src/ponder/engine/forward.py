@@ -15,7 +15,17 @@ Attend = Callable[[int, "Tensor", "Tensor", "Tensor"], "Tensor"]
 what each token reads, [tokens, heads, size]."""
 
 
-def forward(weights: Weights, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+Multiply = Callable[["Tensor", "Tensor", "Tensor | None"], "Tensor"]
+"""Inputs [tokens, in], a matrix [out, in] and a bias [out]: the product [tokens, out]."""
+
+
+def linear(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    """The plain, differentiable product."""
+    out: Tensor = need_torch().nn.functional.linear(x, matrix, bias)
+    return out
+
+
+def forward(weights: Weights, x: Tensor, positions: Tensor, attend: Attend, multiply: Multiply = linear) -> Tensor:
     """The normed last states [tokens, width] of embedded tokens; differentiable.
 
     Args:
@@ -23,6 +33,7 @@ def forward(weights: Weights, x: Tensor, positions: Tensor, attend: Attend) -> T
         x: embeddings [tokens, width], float32. The residual stream stays in float32.
         positions: [tokens], what the rotation counts.
         attend: reads and writes the cache.
+        multiply: by the large matrices.
     """
     functional = need_torch().nn.functional
     n, kind = len(x), weights.head.dtype
@@ -31,26 +42,25 @@ def forward(weights: Weights, x: Tensor, positions: Tensor, attend: Attend) -> T
     cos, sin = rotation(weights, positions)
     for i, layer in enumerate(weights.layers):
         h = functional.rms_norm(x, width, layer.attention_norm, weights.epsilon).to(kind)
-        qkv = functional.linear(h, layer.qkv, layer.qkv_bias).float()
-        q, k, v = qkv.split((q_size, kv_size, kv_size), dim=1)
+        qkv = multiply(h, layer.qkv, layer.qkv_bias).float()
+        q, k, v = qkv[:, :q_size], qkv[:, q_size:-kv_size], qkv[:, -kv_size:]
         q = q.reshape(n, weights.heads, weights.head_size)
         k = k.reshape(n, weights.kv_heads, weights.head_size)
         if layer.query_norm is not None and layer.key_norm is not None:
             q = functional.rms_norm(q, (weights.head_size,), layer.query_norm, weights.epsilon)
             k = functional.rms_norm(k, (weights.head_size,), layer.key_norm, weights.epsilon)
         seen = attend(i, rotate(q, cos, sin), rotate(k, cos, sin), v.reshape(n, weights.kv_heads, weights.head_size))
-        x = x + functional.linear(seen.reshape(n, q_size).to(kind), layer.output)
+        x = x + multiply(seen.reshape(n, q_size).to(kind), layer.output, None)
         h = functional.rms_norm(x, width, layer.feed_norm, weights.epsilon).to(kind)
-        gate, up = functional.linear(h, layer.gate_up).chunk(2, dim=1)
-        x = x + functional.linear(functional.silu(gate) * up, layer.down)
+        gate, up = multiply(h, layer.gate_up, None).chunk(2, dim=1)
+        x = x + multiply(functional.silu(gate) * up, layer.down, None)
     last: Tensor = functional.rms_norm(x, width, weights.norm, weights.epsilon)
     return last
 
 
-def logits(weights: Weights, states: Tensor) -> Tensor:
+def logits(weights: Weights, states: Tensor, multiply: Multiply = linear) -> Tensor:
     """[tokens, vocabulary], float32, of normed last states."""
-    found: Tensor = need_torch().nn.functional.linear(states.to(weights.head.dtype), weights.head).float()
-    return found
+    return multiply(states.to(weights.head.dtype), weights.head, None).float()
 
 
 def rotation(weights: Weights, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ log-sum-exps, which is exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,11 +94,12 @@ class TorchBackend:
     """
 
     def __init__(self, weights: Weights, cells: int, sequences: int, threads: int) -> None:
-        self.weights, self.cells, self.sequences = weights, cells, sequences
-        self.batch = max(512, sequences)
         self._torch = need_torch()
         if self._torch.get_num_threads() != threads:
             self._torch.set_num_threads(threads)
+        self.weights, self._multiply = packed(weights)
+        self.cells, self.sequences = cells, sequences
+        self.batch = max(512, sequences)
         self._rooms = [_Rooms(weights, size) for size in _ROOMS]
         self._held = [_Sequence() for _ in range(sequences)]
         self._scale = weights.head_size**-0.5
@@ -111,10 +112,10 @@ class TorchBackend:
             positions = [p for row in rows for p in range(row.start, row.start + len(row.tokens))]
             plan = self._plan(rows)
             x = self.weights.embedding[torch.tensor(tokens)]
-            states = net.forward(self.weights, x, torch.tensor(positions), plan.attend)
+            states = net.forward(self.weights, x, torch.tensor(positions), plan.attend, self._multiply)
             ends = np.cumsum([len(row.tokens) for row in rows])
             wanted = [i for end, row in zip(ends, rows, strict=True) for i in range(end - row.wanted, end)]
-            out = net.logits(self.weights, states if len(wanted) == len(tokens) else states[wanted])
+            out = net.logits(self.weights, states if len(wanted) == len(tokens) else states[wanted], self._multiply)
             for row in rows:
                 held = self._held[row.sequence]
                 held.tail += len(row.tokens)
@@ -226,6 +227,32 @@ class TorchBackend:
         ]
         readers = [_Readers(segment, used, torch.tensor(at)) for (_, used), (segment, at) in shared.items()]
         return _Plan(self, at, tails, readers, blocks)
+
+
+def packed(weights: Weights) -> tuple[Weights, net.Multiply]:
+    """The same decoder with its matrices in the order that the processor's products read them, and their product.
+
+    Packed once instead of in every call: measured 2.6 times as fast at 4 tokens, 1.2 times at 64. A torch that
+    was built without oneDNN keeps the plain matrices.
+    """
+    torch = need_torch()
+    try:
+        pack, product = torch.ops.mkldnn._reorder_linear_weight, torch.ops.mkldnn._linear_pointwise
+        first = pack(weights.layers[0].output)
+        product(torch.zeros(1, weights.layers[0].output.shape[1], dtype=first.dtype), first, None, "none", [], "")
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return weights, net.linear
+
+    def multiply(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+        out: Tensor = product(x, matrix, bias, "none", [], "")
+        return out
+
+    with torch.inference_mode():
+        layers = tuple(
+            replace(x, qkv=pack(x.qkv), output=pack(x.output), gate_up=pack(x.gate_up), down=pack(x.down))
+            for x in weights.layers
+        )
+        return replace(weights, layers=layers, head=pack(weights.head)), multiply
 
 
 class _Tails:

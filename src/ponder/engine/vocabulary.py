@@ -41,8 +41,12 @@ class Vocabulary:
         self.tokens = lru_cache(_REMEMBERED)(self._tokens)
 
     def _tokens(self, text: str) -> tuple[int, ...]:
-        """The tokens of a prompt, control tokens read and the one that begins every text included."""
-        return tuple(c.tokens_of(self._vocabulary, text, special=True))
+        """The tokens of a prompt, control tokens read and the one that begins every text included.
+
+        An empty one is the token that begins (or, without one, ends) texts: something must be evaluated.
+        """
+        found = c.tokens_of(self._vocabulary, text, special=True)
+        return tuple(found) or (self.begin if self.begin >= 0 else self.end,)
 
     def plain(self, text: str) -> list[int]:
         """The tokens of a text that goes on: none put before it, control tokens read as text."""
@@ -108,7 +112,7 @@ class Vocabulary:
     @cached_property
     def _begins_by_itself(self) -> bool:
         """Whether reading a text puts the beginning token before it."""
-        return self.tokens("")[:1] == (self.begin,)
+        return c.tokens_of(self._vocabulary, "", special=True)[:1] == [self.begin]
 
 
 def _refuse(message: str) -> None:
