@@ -71,9 +71,8 @@ def main() -> None:
         ("again, all draws read", [*bench, "--strategy", BEST], None, 0),
         ("report", [*ponder, "report", str(folder)], None, 0),
     ]
-    print(
-        f"{options.problems:,} problems x {options.samples:,} samples\n{'':24}{'peak MiB':>10}{'seconds':>10}{'stored':>12}"
-    )
+    print(f"{options.problems:,} problems x {options.samples:,} samples")
+    print(f"{'':24}{'peak MiB':>10}{'seconds':>10}{'stored':>12}")
     worst = 0.0
     try:
         for name, command, kill_at, expected in steps:

@@ -137,7 +137,7 @@ def throughput(url: str, repeats: int, hub: ItsHub | None) -> None:
     pairs = [("ponder, n=1", "bare, n=1"), ("ponder, n=64", "bare, n=64")]
     if hub is not None:
         rate["its-hub, the faster"] = [
-            max(a, b) for a, b in zip(rate["its-hub, 32 at once"], rate["its-hub, no limit"])
+            max(a, b) for a, b in zip(rate["its-hub, 32 at once"], rate["its-hub, no limit"], strict=True)
         ]
         pairs += [
             (ours, "its-hub, the faster")

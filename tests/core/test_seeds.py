@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.core.seeds import derive_seed, generator
+from ponder.core.seeds import derive_seed, derive_seeds, generator
 
 
 @given(st.lists(st.integers() | st.text(max_size=5), max_size=4))
@@ -23,3 +23,8 @@ def test_seeds_of_neighbouring_draws_do_not_collide_more_than_chance():
 def test_generators_of_neighbouring_places_are_uncorrelated():
     first = np.array([generator(0, i).standard_normal(2) for i in range(4000)])
     assert abs(np.corrcoef(first[:-1, 0], first[1:, 0])[0, 1]) < 4 / np.sqrt(4000)
+
+
+@given(st.lists(st.text() | st.integers(), max_size=4), st.lists(st.integers() | st.text(), max_size=5))
+def test_seeds_derived_together_are_those_derived_alone(parts, last):
+    assert derive_seeds(parts, last) == tuple(derive_seed(*parts, x) for x in last)

@@ -180,11 +180,21 @@ def test_a_file_that_is_no_store_is_named_and_left_alone(tmp_path: Path) -> None
     assert (tmp_path / "store.sqlite").read_bytes().startswith(b"this is not")
 
 
+async def test_many_completions_are_found_in_the_order_of_their_keys(tmp_path: Path) -> None:
+    keys = [i.to_bytes(16, "big") for i in range(1000)]
+    with Store(tmp_path, IDENTITY) as store:
+        await store.put([(key, Completion(str(i), 1)) for i, key in enumerate(keys) if i % 3])
+        asked = [*reversed(keys), keys[1], keys[0]]
+        found = store.get_many(asked)
+    expected = [int.from_bytes(key, "big") for key in asked]
+    assert found == [Completion(str(i), 1) if i % 3 else None for i in expected]
+
+
 def test_damage_found_while_reading_is_a_store_error(tmp_path: Path) -> None:
     with Store(tmp_path, IDENTITY) as store:
         store._read_db.execute("DROP TABLE draws")
         with pytest.raises(StoreError, match="damaged"):
-            store.get(b"0" * 16)
+            store.get_many([b"0" * 16])
 
 
 def test_a_directory_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
@@ -201,7 +211,7 @@ async def test_a_full_disk_is_said_and_what_was_stored_stays(tmp_path: Path) -> 
         with pytest.raises(StoreError, match="full"):
             await store.put([(i.to_bytes(16, "big"), Completion("x" * 4000, 1)) for i in range(1, 50)])
     with Store(tmp_path, IDENTITY) as store:
-        assert store.get(b"0" * 16) == Completion("kept", 1)
+        assert store.get_many([b"0" * 16]) == [Completion("kept", 1)]
         assert store.count() == 1
 
 

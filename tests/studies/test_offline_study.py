@@ -71,7 +71,7 @@ async def test_a_directory_can_be_read_while_a_study_runs_in_it(tmp_path: Path) 
     with Store(tmp_path, {"model": "m"}) as store:
         reader = StoreReader(tmp_path)
         await store.put([(b"1" * 16, Completion("new", 1))])
-        assert reader.get(b"1" * 16) == Completion("new", 1)
+        assert reader.get_many([b"1" * 16]) == [Completion("new", 1)]
         reader.close()
 
 

@@ -1,5 +1,6 @@
 """How a study runs: what it draws, what it re-uses, what it records, and when it stops."""
 
+import asyncio
 import json
 import math
 from collections.abc import AsyncIterator
@@ -327,6 +328,27 @@ def test_other_prices_are_counted_anew_from_the_stored_draws(tmp_path: Path) -> 
 def test_concurrency_changes_nothing() -> None:
     strategies = ["best_of_n", "repeated_sampling | majority", "best_of_n(n=4, verifier=llm_judge)"]
     assert run(strategies=strategies, concurrency=1).rows == run(strategies=strategies, concurrency=64).rows
+
+
+def test_problems_of_very_many_samples_are_fewer_at_once_with_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Crowd(Backend):
+        asking: int = 0
+        most: int = 0
+
+        async def sample(self, request: Request) -> AsyncIterator[tuple[int, Completion]]:
+            self.asking += 1
+            self.most = max(self.most, self.asking)
+            await asyncio.sleep(0.001)
+            async for item in super().sample(request):
+                yield item
+            self.asking -= 1
+
+    free, held = Crowd(), Crowd()
+    expected = run(model=free, concurrency=6).rows
+    monkeypatch.setattr("ponder.studies.runner._MOST_SAMPLES", 16)
+    assert run(model=held, concurrency=6).rows == expected
+    assert (free.most, held.most) == (6, 2)
 
 
 def test_the_written_plan_repeats_the_study(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from ponder.core.model import Completion, Model, Request
 class Cache(Protocol):
     """Completions by content key."""
 
-    def get(self, key: bytes) -> Completion | None:
-        """The stored completion, or None."""
+    def get_many(self, keys: Sequence[bytes]) -> list[Completion | None]:
+        """The stored completion of each key, or None."""
 
     async def put(self, items: Sequence[tuple[bytes, Completion]]) -> None:
         """Store completions; returns once they would survive the process being killed."""
@@ -23,9 +23,9 @@ class Cache(Protocol):
 class NoCache:
     """Keeps nothing."""
 
-    def get(self, key: bytes) -> Completion | None:
+    def get_many(self, keys: Sequence[bytes]) -> list[Completion | None]:
         """Always None."""
-        return None
+        return [None] * len(keys)
 
     async def put(self, items: Sequence[tuple[bytes, Completion]]) -> None:
         """Forget at once."""
@@ -38,9 +38,9 @@ class MemoryCache:
     def __init__(self) -> None:
         self._items: dict[bytes, Completion] = {}
 
-    def get(self, key: bytes) -> Completion | None:
-        """The kept completion, or None."""
-        return self._items.get(key)
+    def get_many(self, keys: Sequence[bytes]) -> list[Completion | None]:
+        """The kept completion of each key, or None."""
+        return [self._items.get(key) for key in keys]
 
     async def put(self, items: Sequence[tuple[bytes, Completion]]) -> None:
         """Keep completions."""

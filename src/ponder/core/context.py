@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from ponder.core.selector import Selection, Selector
     from ponder.core.strategy import Result, Status
 
+_READ_AT_ONCE = 1024
+"""Stored completions read at once; in between, whatever else waits has its turn."""
+
 _EMPTY_ROUNDS = 3
 """How often a backend may return nothing for a request before the draw is given up."""
 
@@ -559,12 +562,14 @@ class Context:
         """Stored completions, then new ones, which are stored before they are passed on (no keys: nothing is)."""
         cache, storing = self.runtime.cache, bool(keys)
         missing = [] if storing else list(wanted)
-        for position in wanted if storing else ():
-            stored = cache.get(keys[position])
-            if stored is None:
-                missing.append(position)
-            else:
-                yield position, stored
+        for start in range(0, len(wanted) if storing else 0, _READ_AT_ONCE):
+            some = wanted[start : start + _READ_AT_ONCE]
+            for position, stored in zip(some, cache.get_many([keys[p] for p in some]), strict=True):
+                if stored is None:
+                    missing.append(position)
+                else:
+                    yield position, stored
+            await asyncio.sleep(0)  # what else is under way goes on meanwhile
         if not missing:
             return
         lost: list[tuple[int, Completion]] = []

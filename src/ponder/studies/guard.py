@@ -34,10 +34,12 @@ class SessionCache:
     kept: Cache
     failed: dict[bytes, Completion] = field(default_factory=dict)
 
-    def get(self, key: bytes) -> Completion | None:
-        """The stored completion, the failure seen in this run, or None."""
-        found = self.kept.get(key)
-        return found if found is not None else self.failed.get(key)
+    def get_many(self, keys: Sequence[bytes]) -> list[Completion | None]:
+        """Of each key the stored completion, the failure seen in this run, or None."""
+        found = self.kept.get_many(keys)
+        if not self.failed:
+            return found
+        return [self.failed.get(k) if c is None else c for k, c in zip(keys, found, strict=True)]
 
     async def put(self, items: Sequence[tuple[bytes, Completion]]) -> None:
         """Keep completions."""
