@@ -6,17 +6,20 @@ and through ponder (`Context.draw` with the real backend); processor time is thi
     python benchmarks/overhead.py            # CPU per sample and samples per second, with ratios
     python benchmarks/overhead.py --memory   # resident memory while 100,000 samples are streamed
     python benchmarks/overhead.py --store    # the same as the first, through a study's store
+    python benchmarks/overhead.py --profile  # which module's code the processor time goes to (--store: with a store)
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import cProfile
 import multiprocessing
 import resource
 import statistics
 import tempfile
 import time
+from collections import Counter
 from contextlib import aclosing
 from pathlib import Path
 
@@ -173,6 +176,41 @@ async def memory(url: str, n: int, samples: int = 100_000, step: int = 20_000) -
     await runtime.aclose()
 
 
+def profile(url: str, n: int, with_store: bool, concurrency: int = 32) -> None:
+    """Shares of the processor time by module; what is built in counts for the module that calls it."""
+    samples = 4096 if n == 1 else 65536
+    asyncio.run(through_ponder(url, samples, concurrency, n))
+    with tempfile.TemporaryDirectory() as folder, Store(Path(folder), {"study": "overhead"}) as store:
+        profiler = cProfile.Profile()
+        profiler.enable()
+        asyncio.run(through_ponder(url, samples, concurrency, n, store if with_store else None))
+        profiler.disable()
+    profiler.create_stats()
+    spent: Counter[str] = Counter()
+    for (file, _, name), (_, _, own, _, callers) in profiler.stats.items():
+        if "poll" in name and file == "~":
+            continue  # waiting
+        if file != "~":
+            spent[module(file)] += own
+        for (caller, _, _), (_, _, part, _) in callers.items() if file == "~" else ():
+            spent[module(caller)] += part
+    whole = sum(spent.values())
+    print(f"n={n}: share of processor time (profiled)")
+    for name, seconds in spent.most_common(14):
+        print(f"  {name:40}{seconds / whole:>7.1%}")
+
+
+def module(file: str) -> str:
+    """What a file of code belongs to."""
+    parts = Path(file).parts
+    if "ponder" in parts and "site-packages" not in parts:
+        return "/".join(parts[len(parts) - parts[::-1].index("ponder") - 1 :])
+    for package in ("aiohttp", "asyncio"):
+        if package in parts:
+            return package
+    return "others"
+
+
 def resident() -> float:
     """MiB of this process in memory now (its peak where the system does not tell)."""
     try:
@@ -186,6 +224,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--store", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
@@ -195,6 +234,9 @@ def main() -> None:
         if options.memory:
             for n in (64, 1):
                 asyncio.run(memory(url, n))
+        elif options.profile:
+            for n in (1, 64):
+                profile(url, n, options.store)
         else:
             compare(url, options.store)
     finally:
