@@ -35,6 +35,8 @@ docs: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/orchestration.py
+	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/selection.py
 
 clean:
@@ -50,6 +52,8 @@ $(VENV)/.demo: $(BIN)/uv pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[demo]'
 	@touch $@
 
+# torch first and by pip: the pinned CPU build, where pip finds one; an open range would fetch gigabytes of CUDA
 $(VENV)/.dev: $(BIN)/uv pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@ $(VENV)/.demo

@@ -65,7 +65,7 @@ class Remembering:
         self.held[target] = self.held[source][:length]
 
     def rest(self, sequence):
-        assert sequence in self.held or True
+        assert sequence in self.held
 
     def free(self, sequence):
         self.held.pop(sequence, None)

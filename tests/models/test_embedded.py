@@ -218,6 +218,15 @@ class TestReal:
         assert np.abs(found[0] - found[1]).max() < 1.0 and np.median(np.abs(found[0] - found[1])) < 0.1
 
     @torch_too
+    def test_the_open_weights_give_the_log_probabilities_that_the_engine_gives(self):
+        model = ponder.model("embedded:smollm2-135m(engine=torch, context=8192, parallel=32)")
+        tokens = model.running().vocabulary.tokens("All happy families are alike; every unhappy one is not.")
+        logits = model.whitebox()(tokens).logits[:-1].log_softmax(-1)
+        open_ones = logits[range(len(tokens) - 1), list(tokens[1:])].tolist()
+        (scored,) = asyncio.run(model.score("All", [" happy families are alike; every unhappy one is not."]))
+        assert scored == pytest.approx(open_ones, abs=1e-3)
+
+    @torch_too
     def test_auto_measures_once_remembers_and_takes_torch_from_there_on(self, tmp_path, monkeypatch):
         from ponder.engine import calibration as c
         from ponder.engine.engine import Engine, Settings

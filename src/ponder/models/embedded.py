@@ -21,7 +21,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ponder.core.model import Capabilities, Chunk, Completion, Model, Request, Sampling
 from ponder.core.problem import Prompt
@@ -34,6 +34,9 @@ from ponder.engine.leaf import Leaf
 from ponder.errors import ContextLengthError, ParameterError, SpecError
 from ponder.models.catalog import model_digest, model_file
 from ponder.models.gguf import shape
+
+if TYPE_CHECKING:
+    from ponder.engine.whitebox import WhiteBox
 
 
 @model("embedded")
@@ -129,6 +132,17 @@ class Embedded(Model):
     def running(self) -> Engine:
         """The engine, loaded if need be and shared by all models of these settings."""
         return engine(self._settings())
+
+    def whitebox(self) -> WhiteBox:
+        """The same weights in full precision, open: states, gradients, masks, caches that can be cut and joined.
+
+        Raises:
+            MissingExtraError: torch is not installed.
+        """
+        from ponder.engine.weights import from_gguf
+        from ponder.engine.whitebox import WhiteBox
+
+        return WhiteBox(from_gguf(self.path))
 
     def _settings(self) -> Settings:
         return Settings(self.path.resolve(), self.context, self.parallel, self.threads)

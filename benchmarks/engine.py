@@ -1,0 +1,163 @@
+"""The embedded engine beside llama.cpp's server, on the same model in the same process and run.
+
+    python benchmarks/engine.py [samples] [tree] [width] [--repeats 3] [--model smollm2-135m]
+
+`samples`: 32 samples of a 512-token prompt, 64 new tokens, against the same batch after one token (the decode limit)
+and against one request a sample at the server. `tree`: width 16, depth 12; the tokens evaluated are compared with the
+distinct tokens of the tree, the time with the server's own prompt cache. `width`: tokens a second at 1 to 256 texts.
+
+Every figure is a ratio of two measurements made one after the other; shown are the median and the range over repeats.
+The noise line is the same measurement divided by itself, repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+import ponder
+from ponder.core.model import Model, Request, Sampling
+from ponder.models.embedded import Embedded
+
+WORDS = ("river", "stone", "lantern", "quiet", "harbour", "copper", "meadow", "winter", "signal", "orchard", "velvet")
+
+
+def prompt_of(model: Embedded, tokens: int, seed: int) -> str:
+    """A prompt of about so many tokens that no other seed has."""
+    rng = np.random.default_rng(seed)
+    text = "A long story about many things:"
+    while model.count_tokens(text) < tokens:
+        text += " " + " ".join(rng.choice(WORDS, 8))
+    return text
+
+
+async def ask(model: Model, prompt: str, seeds: Sequence[int], tokens: int, prefix: str = "") -> list[str]:
+    """The texts of so many samples, in the order of their seeds."""
+    out = {}
+    request = Request(prompt, Sampling(max_new_tokens=tokens), tuple(seeds), prefix=prefix)
+    async for position, completion in model.sample(request):
+        out[position] = completion
+    DRAWN.append(sum(c.n_tokens for c in out.values()))
+    return [out[i].text for i in sorted(out)]
+
+
+DRAWN: list[int] = []
+
+
+async def rate(*calls: object) -> float:
+    """Tokens a second of requests made together."""
+    DRAWN.clear()
+    begin = time.perf_counter()
+    await asyncio.gather(*calls)  # type: ignore[call-overload]
+    return sum(DRAWN) / (time.perf_counter() - begin)
+
+
+def show(name: str, ratios: Sequence[float], unit: str = "") -> None:
+    print(f"  {name:<64} {statistics.median(ratios):6.2f}{unit}   ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+
+
+def evaluated(model: Embedded) -> int:
+    return sum(c.evaluated for c in model.running().counters().values())
+
+
+async def samples(engine: Embedded, server: Model, repeats: int) -> None:
+    print("32 samples of a 512-token prompt, 64 new tokens")
+    limit, plain, noise = [], [], []
+    for r in range(repeats):
+        # the prompt is read once and apart: what is compared is decoding 32 texts behind it
+        prompt = prompt_of(engine, 512, 1000 + r)
+        begin = time.perf_counter()
+        await ask(engine, prompt, range(32), 1)
+        reading = time.perf_counter() - begin
+        behind = await rate(ask(engine, prompt, range(32), 64))
+        bare, again = [await rate(ask(engine, f"{WORDS[r]}", range(32 * i, 32 * i + 32), 64)) for i in (0, 1)]
+        limit.append(behind / bare)
+        noise.append(again / bare)
+        prompt = prompt_of(engine, 512, 2000 + r)
+        whole = await rate(ask(engine, prompt, range(32), 64))
+        single = await rate(*(ask(server, prompt, (i,), 64) for i in range(32)))
+        plain.append(whole / single)
+    show("decoding behind the prompt / after one token", limit)
+    show("prompt included / one request a sample at llama.cpp's server", plain)
+    show("noise: the same against itself", noise)
+    print(f"  the prompt alone takes {reading:.2f} s once")
+
+
+async def tree(engine: Embedded, server: Model, repeats: int) -> None:
+    print("A beam of width 16 and depth 12: 4 continuations of 4 kept texts a level, 12 tokens each, 256-token prompt")
+    ratios = []
+    for r in range(repeats):
+        prompt = prompt_of(engine, 256, 3000 + r)
+        before, distinct = evaluated(engine), 0
+        begin = time.perf_counter()
+        kept, lengths = [""], {"": engine.count_tokens(prompt)}
+        distinct += lengths[""]
+        for depth in range(12):
+            jobs = [ask(engine, prompt, range(99 * depth + 4 * i, 99 * depth + 4 * i + 16 // len(kept)), 12, text)
+                    for i, text in enumerate(kept)]  # fmt: skip
+            DRAWN.clear()
+            grown = [(a, text + b) for text, more in zip(kept, await asyncio.gather(*jobs), strict=True)
+                     for a, b in [(text, one) for one in more]]  # fmt: skip
+            for _, text in grown:
+                tokens = engine.running().tokens(prompt + text)
+                lengths[text] = len(tokens)
+            # a text's last token is evaluated when it is continued: counted for those kept
+            distinct += sum(lengths[t] - lengths[parent] - 1 for parent, t in grown)
+            kept = list(dict.fromkeys(t for _, t in grown[::4]))
+            if depth < 11:
+                distinct += len(kept)
+        ours = time.perf_counter() - begin
+        counted = evaluated(engine) - before
+        print(f"  tokens evaluated {counted}, distinct tokens of the tree {distinct}")
+        begin = time.perf_counter()
+        kept = [""]
+        for depth in range(12):
+            jobs = [ask(server, prompt, (99 * depth + 16 * i + j,), 12, text)
+                    for i, text in enumerate(kept) for j in range(16 // len(kept))]  # fmt: skip
+            grown = [text + one[0] for text, one in zip([t for t in kept for _ in range(16 // len(kept))],
+                     await asyncio.gather(*jobs), strict=True)]  # fmt: skip
+            kept = list(dict.fromkeys(grown[::4]))
+        ratios.append((time.perf_counter() - begin) / ours)
+    show("seconds of the server with its prompt cache / ours", ratios)
+
+
+async def width(engine: Embedded, server: Model, repeats: int) -> None:
+    print("Decoding 32 tokens at once in so many texts after a short prompt: tokens a second over the server's")
+    for n in (1, 4, 16, 64, 256):
+        ratios, speeds = [], []
+        for r in range(repeats):
+            prompt = f"Once upon a time in {WORDS[r % len(WORDS)]} number {n}"
+            theirs = await rate(ask(server, prompt, range(n), 32))
+            ours = await rate(ask(engine, prompt, range(n), 32))
+            ratios.append(ours / theirs)
+            speeds.append((ours, theirs))
+        ours, theirs = (statistics.median(x) for x in zip(*speeds, strict=True))
+        show(f"{n:>3} texts ({ours:.0f} against {theirs:.0f} tokens/s)", ratios)
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", default=[])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--engine", default="auto")
+    given = parser.parse_args()
+    engine = ponder.model(f"embedded:{given.model}(engine={given.engine})")
+    server = ponder.model(f"llamacpp:{given.model}(context=32768, parallel=256)")
+    assert isinstance(engine, Embedded)
+    for note in engine.notes():
+        print(note)
+    for model in (engine, server):
+        await ask(model, "Warm up", range(64), 2)
+    for name, part in {"samples": samples, "tree": tree, "width": width}.items():
+        if not given.parts or name in given.parts:
+            await part(engine, server, given.repeats)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
