@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ponder.errors import LawFitError, ParameterError
-from ponder.laws import BetaBinomialLaw, CoverageLaw
+from ponder.laws import BetaBinomialLaw, CoverageLaw, beta_binomial
 
 
 def test_prediction_is_the_mean_over_the_beta_distribution() -> None:
@@ -99,3 +99,27 @@ def test_what_does_not_identify_the_law_is_named() -> None:
         BetaBinomialLaw(0.0, 1.0)
     with pytest.raises(LawFitError, match="no bootstrap"):
         BetaBinomialLaw(1.0, 1.0).predict_interval(4)
+
+
+def test_sums_over_very_many_draws_are_exact_with_few_terms() -> None:
+    groups = np.array([[100_000, 100_000, 60_000], [3, 70_001, 59_990]])
+    i, times = beta_binomial._terms(groups)
+    assert i.size < 1_000 and times.sum() == pytest.approx(100_000, rel=1e-13)
+    every = np.arange(100_000.0)
+    for a in (1e-5, 0.3, 7.0, 1e4):
+        for f in (np.log, lambda x: 1 / x, lambda x: x**-2.0):
+            for end in np.unique([groups[0], groups[1], groups[0] - groups[1]]):
+                some = i < end
+                assert (times[some] * f(a + i[some])).sum() == pytest.approx(f(a + every[every < end]).sum(), rel=1e-12)
+
+
+def test_the_fit_is_the_same_with_few_terms_and_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    c = rng.binomial(4_000, rng.beta(0.4, 1.2, 30))
+    whole = BetaBinomialLaw.fit(4_000, c, resamples=40)
+    monkeypatch.setattr(beta_binomial, "_ALL_TERMS", 100)
+    monkeypatch.setattr(beta_binomial, "_MOST_CELLS", 5_000)
+    parts = BetaBinomialLaw.fit(4_000, c, resamples=40)
+    assert (parts.alpha, parts.beta) == pytest.approx((whole.alpha, whole.beta), rel=1e-7)
+    assert parts.draws == pytest.approx(whole.draws, rel=1e-2)
+    assert parts.predict_interval(40_000) == pytest.approx(whole.predict_interval(40_000), rel=1e-3)

@@ -3,8 +3,10 @@
 Paper    Schaeffer et al. 2025, "How Do Large Language Monkeys Get Their Power (Laws)?", §4.
 Equal    c(k) = 1 - B(α, β + k) / B(α, β), α and β by maximum likelihood from the counts of right draws.
 Differs  The likelihood is summed as ln(α + i) terms over the counts, so no special function and no scipy is
-         needed, and Newton's method is exact. Intervals are a bootstrap over problems.
-Needs    Counts of right draws per problem.    Cost: milliseconds.
+         needed, and Newton's method is exact. Beyond 4,096 draws a problem long stretches of a sum are Gauss sums of
+         12 terms, to 1e-15. Intervals are a bootstrap over problems.
+Needs    Counts of right draws per problem.    Cost: milliseconds; seconds from 10,000 draws a problem on (measured: 1 s for
+         10 problems of 100,000 with 300 resamples, 1 min for 1,000 of them).
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ from ponder.laws.pass_at_k import pass_at_k
 Floats = NDArray[np.float64]
 
 _BOUNDS = (-12.0, 12.0)
+_ALL_TERMS = 4096
+_NODES = 12
+_MOST_CELLS = 1 << 21
+"""Numbers in one of the fit's arrays: 16 MiB each."""
 
 
 @dataclass(frozen=True)
@@ -197,13 +203,49 @@ def _maximum_likelihood(groups: NDArray[np.int64], weights: Floats, tolerance: f
     """Newton's method in (ln α, ln β), for many weightings of the same (n, c) groups at once.
 
     ln L = Σ_{i<c} ln(α + i) + Σ_{i<n-c} ln(β + i) - Σ_{i<n} ln(α + β + i), summed over problems; how many
-    problems have c > i (and so on) is all that is needed.
+    problems have c > i (and so on) is all that is needed. Weightings are worked on in parts that fit into memory.
+    """
+    i, times = _terms(groups)
+    step = max(1, _MOST_CELLS // i.size)
+    parts = [weights[at : at + step] for at in range(0, len(weights), step)]
+    return np.concatenate([np.empty((0, 2)), *(_newton(groups, part, i, times, tolerance) for part in parts)])
+
+
+def _terms(groups: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """The i of the sums over i, and how often each counts, both of shape (terms,).
+
+    Up to `_ALL_TERMS` draws every i is there, once. Beyond, stretches [l, u) with u ≤ 2 l in which no problem's sums
+    end are replaced by the Gauss nodes of their integers: 12 of them are exact for polynomials up to degree 23, and
+    for ln x, 1 / x and 1 / x² to 1e-15, since a stretch is no longer than its distance from 0.
     """
     n, c = groups
-    i = np.arange(int(n.max()), dtype=np.float64)
-    rights = weights @ (c[:, None] > i)
-    wrongs = weights @ ((n - c)[:, None] > i)
-    trials = weights @ (n[:, None] > i)
+    largest = int(n.max())
+    if largest <= _ALL_TERMS:
+        return np.arange(largest, dtype=np.float64), np.ones(largest)
+    ends = np.unique(np.concatenate([n, c, n - c]))
+    at, nodes, times = _NODES, [np.arange(_NODES, dtype=np.float64)], [np.ones(_NODES)]
+    while at < largest:
+        stop = min(2 * at, int(ends[np.searchsorted(ends, at, side="right")]))
+        size = stop - at
+        if size <= _NODES:
+            nodes.append(np.arange(at, stop, dtype=np.float64))
+            times.append(np.ones(size))
+        else:
+            k = np.arange(1, _NODES)
+            beside = np.sqrt(k**2 * (float(size) ** 2 - k**2) / (4.0 * (4.0 * k**2 - 1)))
+            places, vectors = np.linalg.eigh(np.diag(beside, 1) + np.diag(beside, -1))
+            nodes.append(at + (size - 1) / 2 + places)
+            times.append(size * vectors[0] ** 2)
+        at = stop
+    return np.concatenate(nodes), np.concatenate(times)
+
+
+def _newton(groups: NDArray[np.int64], weights: Floats, i: Floats, times: Floats, tolerance: float) -> Floats:
+    """The maximum for each weighting, shape (weightings, 2)."""
+    n, c = groups
+    rights = weights @ ((c[:, None] > i) * times)
+    wrongs = weights @ (((n - c)[:, None] > i) * times)
+    trials = weights @ ((n[:, None] > i) * times)
     share = (weights @ c) / (weights @ n)
     theta = np.log(np.column_stack([share, 1 - share]))
 
