@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import ponder
-from ponder.core.model import Model, Request, Sampling
+from ponder.core.model import Completion, Model, Request, Sampling
 from ponder.models.embedded import Embedded
 
 WORDS = ("river", "stone", "lantern", "quiet", "harbour", "copper", "meadow", "winter", "signal", "orchard", "velvet")
@@ -36,14 +36,14 @@ def prompt_of(model: Embedded, tokens: int, seed: int) -> str:
     return text
 
 
-async def ask(model: Model, prompt: str, seeds: Sequence[int], tokens: int, prefix: str = "") -> list[str]:
-    """The texts of so many samples, in the order of their seeds."""
+async def ask(model: Model, prompt: str, seeds: Sequence[int], tokens: int, prefix: str = "") -> list[Completion]:
+    """So many samples, in the order of their seeds."""
     out = {}
     request = Request(prompt, Sampling(max_new_tokens=tokens), tuple(seeds), prefix=prefix)
     async for position, completion in model.sample(request):
         out[position] = completion
     DRAWN.append(sum(c.n_tokens for c in out.values()))
-    return [out[i].text for i in sorted(out)]
+    return [out[i] for i in sorted(out)]
 
 
 DRAWN: list[int] = []
@@ -52,6 +52,7 @@ DRAWN: list[int] = []
 async def rate(*calls: object) -> float:
     """Tokens a second of requests made together."""
     DRAWN.clear()
+    await asyncio.sleep(0.5)  # the other's threads wait for work in a loop for a while
     begin = time.perf_counter()
     await asyncio.gather(*calls)  # type: ignore[call-overload]
     return sum(DRAWN) / (time.perf_counter() - begin)
@@ -78,6 +79,8 @@ async def samples(engine: Embedded, server: Model, repeats: int) -> None:
         bare, again = [await rate(ask(engine, f"{WORDS[r]}", range(32 * i, 32 * i + 32), 64)) for i in (0, 1)]
         limit.append(behind / bare)
         noise.append(again / bare)
+        if r:
+            continue  # the server reads the prompt 32 times, which takes minutes: once is enough to see the size of it
         prompt = prompt_of(engine, 512, 2000 + r)
         whole = await rate(ask(engine, prompt, range(32), 64))
         single = await rate(*(ask(server, prompt, (i,), 64) for i in range(32)))
@@ -93,37 +96,33 @@ async def tree(engine: Embedded, server: Model, repeats: int) -> None:
     ratios = []
     for r in range(repeats):
         prompt = prompt_of(engine, 256, 3000 + r)
-        before, distinct = evaluated(engine), 0
-        begin = time.perf_counter()
-        kept, lengths = [""], {"": engine.count_tokens(prompt)}
-        distinct += lengths[""]
-        for depth in range(12):
-            jobs = [ask(engine, prompt, range(99 * depth + 4 * i, 99 * depth + 4 * i + 16 // len(kept)), 12, text)
-                    for i, text in enumerate(kept)]  # fmt: skip
-            DRAWN.clear()
-            grown = [(a, text + b) for text, more in zip(kept, await asyncio.gather(*jobs), strict=True)
-                     for a, b in [(text, one) for one in more]]  # fmt: skip
-            for _, text in grown:
-                tokens = engine.running().tokens(prompt + text)
-                lengths[text] = len(tokens)
-            # a text's last token is evaluated when it is continued: counted for those kept
-            distinct += sum(lengths[t] - lengths[parent] - 1 for parent, t in grown)
-            kept = list(dict.fromkeys(t for _, t in grown[::4]))
-            if depth < 11:
-                distinct += len(kept)
-        ours = time.perf_counter() - begin
-        counted = evaluated(engine) - before
-        print(f"  tokens evaluated {counted}, distinct tokens of the tree {distinct}")
-        begin = time.perf_counter()
-        kept = [""]
-        for depth in range(12):
-            jobs = [ask(server, prompt, (99 * depth + 16 * i + j,), 12, text)
-                    for i, text in enumerate(kept) for j in range(16 // len(kept))]  # fmt: skip
-            grown = [text + one[0] for text, one in zip([t for t in kept for _ in range(16 // len(kept))],
-                     await asyncio.gather(*jobs), strict=True)]  # fmt: skip
-            kept = list(dict.fromkeys(grown[::4]))
-        ratios.append((time.perf_counter() - begin) / ours)
+        before = evaluated(engine)
+        seconds, distinct = await beam(engine, prompt, together=True)
+        distinct += engine.count_tokens(prompt)
+        print(f"  tokens evaluated {evaluated(engine) - before}, distinct tokens of the tree {distinct}")
+        theirs, _ = await beam(server, prompt, together=False)
+        ratios.append(theirs / seconds)
     show("seconds of the server with its prompt cache / ours", ratios)
+
+
+async def beam(model: Model, prompt: str, together: bool) -> tuple[float, int]:
+    """Seconds, and the distinct tokens below the prompt that somebody has to evaluate.
+
+    Every drawn token is one but a text's last, which is one only if it is continued. Ended texts are not.
+    """
+    begin, distinct, kept = time.perf_counter(), 0, [""]
+    for depth in range(12):
+        each = 16 // len(kept)
+        seeds = [[99 * depth + each * i + j for j in range(each)] for i in range(len(kept))]
+        groups = seeds if together else [[seed] for group in seeds for seed in group]
+        parents = kept if together else [text for text in kept for _ in range(each)]
+        found = await asyncio.gather(*(ask(model, prompt, g, 12, t) for g, t in zip(groups, parents, strict=True)))
+        grown = [(t + c.text, c) for t, some in zip(parents, found, strict=True) for c in some]
+        distinct += sum(c.n_tokens - 1 for _, c in grown)
+        open_ones = list(dict.fromkeys(t for t, c in grown if c.finish == "length"))
+        kept = open_ones[:: max(1, len(open_ones) // 4)][:4]
+        distinct += len(kept) if depth < 11 else 0
+    return time.perf_counter() - begin, distinct
 
 
 async def width(engine: Embedded, server: Model, repeats: int) -> None:
@@ -153,7 +152,8 @@ async def main() -> None:
     for note in engine.notes():
         print(note)
     for model in (engine, server):
-        await ask(model, "Warm up", range(64), 2)
+        for n in (1, 64):  # both backends
+            await ask(model, "Warm up", range(n), 2)
     for name, part in {"samples": samples, "tree": tree, "width": width}.items():
         if not given.parts or name in given.parts:
             await part(engine, server, given.repeats)
