@@ -29,7 +29,7 @@ from ponder.core.context import Context, Runtime
 from ponder.core.model import Capabilities, Completion, Model, Request
 from ponder.core.problem import Grade, Problem, Prompt, Task
 from ponder.core.registry import SELECTORS
-from ponder.core.seeds import derive_seed
+from ponder.core.seeds import derive_seed, generator
 from ponder.core.selector import Selection, Selector
 from ponder.core.strategy import Result, Strategy
 from ponder.errors import ModelError, PonderError
@@ -131,6 +131,85 @@ class Counted(Model):
         self.completions += 1
         self.prompt_tokens += completion.prompt_tokens
         self.generated_tokens += completion.n_tokens
+
+
+@dataclass
+class CountdownSolver(Model):
+    """A simulated solver of countdown problems, one line per step, that knows how well it plays.
+
+    A line joins two of the numbers that are left, such as `3 * 7 = 21 (left: 5 21)`; the last one gives the answer as
+    one expression. Tokens are words.
+
+    Args:
+        skill: chance that a step is drawn from those after which the target can still be reached (if there are any);
+            else it is drawn from all steps.
+    """
+
+    skill: float = 0.3
+
+    name: ClassVar[str] = "countdown_solver"
+
+    def __post_init__(self) -> None:
+        self.capabilities = Capabilities(max_n=4096, prefix=True, seeds=True)
+
+    def __str__(self) -> str:
+        return f"countdown_solver(skill={self.skill})"
+
+    @property
+    def identity(self) -> str:
+        """Its name and skill."""
+        return str(self)
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Words."""
+        texts = [prompt] if isinstance(prompt, str) else [str(m.get("content", "")) for m in prompt]
+        return sum(len(text.split()) for text in texts)
+
+    async def sample(self, request: Request) -> AsyncIterator[tuple[int, Completion]]:
+        """Lines up to the first stop text, else to the end of the answer."""
+        for position, seed in enumerate(request.seeds):
+            lines, stop = request.prefix.splitlines(), "\n" in request.sampling.stop
+            rng, finished = generator("countdown_solver", seed, request.prefix), False
+            written: list[str] = []
+            while not finished and (not written or not stop):
+                line, finished = self._line(request.problem, lines + written, rng)
+                written.append(line)
+            text = "\n".join(written)
+            share = self.count_tokens(request.prompt) + len(request.prefix.split()) if position == 0 else 0
+            n_tokens, reason = len(text.split()), "" if finished else "\n"
+            yield position, Completion(text, n_tokens, "stop", reason, prompt_tokens=share, requests=int(position == 0))
+
+    def _line(self, problem: Problem | None, lines: Sequence[str], rng: Any) -> tuple[str, bool]:
+        from ponder.verifiers._arithmetic import reachable
+
+        puzzle: Any = problem.metadata["entry"]["metadata"] if problem else {"numbers": (0,), "target": 0}
+        pool = [(number, str(number)) for number in puzzle["numbers"]]
+        for line in lines:
+            left, operator, right = line.split()[:3]
+            first = next(i for i, (value, _) in enumerate(pool) if value == int(left))
+            second = next(i for i, (value, _) in enumerate(pool) if value == int(right) and i != first)
+            pool = _joined(pool, first, second, operator)
+        if len(pool) == 1:
+            return f"The answer is {pool[0][1]}.", True
+        pairs = [(i, j) for i in range(len(pool)) for j in range(len(pool)) if i != j and pool[i][0] >= pool[j][0]]
+        steps = [
+            (i, j, o) for i, j in pairs for o in "+-*/" if o != "/" or (pool[j][0] and not pool[i][0] % pool[j][0])
+        ]
+        if rng.random() < self.skill:
+            hopeful = [
+                step for step in steps if reachable(tuple(sorted(v for v, _ in _joined(pool, *step))), puzzle["target"])
+            ]
+            steps = hopeful or steps
+        i, j, o = steps[int(rng.integers(len(steps)))]
+        after = _joined(pool, i, j, o)
+        return f"{pool[i][0]} {o} {pool[j][0]} = {after[-1][0]} (left: {' '.join(str(v) for v, _ in after)})", False
+
+
+def _joined(pool: Sequence[tuple[int, str]], i: int, j: int, operator: str) -> list[tuple[int, str]]:
+    """The numbers, with the expressions they stand for, after a step."""
+    (a, left), (b, right) = pool[i], pool[j]
+    value = {"+": a + b, "-": a - b, "*": a * b, "/": a // b if b else 0}[operator]
+    return [pair for k, pair in enumerate(pool) if k not in (i, j)] + [(value, f"({left} {operator} {right})")]
 
 
 async def solve_all(
