@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ponder.engine.threads import quiet_threads
 from ponder.errors import MissingExtraError, ModelError
 
 _PARAMETERS = 1024
@@ -101,23 +102,6 @@ def library() -> Any:
             raise ModelError(f"this xllamacpp has no {name}; install the version in ponder's extra llamacpp") from None
         function.restype, function.argtypes = result, arguments
     return found
-
-
-@contextmanager
-def quiet_threads() -> Any:
-    """Let idle OpenMP threads sleep: spinning ones make a busy machine ten times slower.
-
-    OpenMP reads the variable once, when the library is loaded; a value the user has set stays.
-    """
-    name = "OMP_WAIT_POLICY"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "passive"
-    try:
-        yield
-    finally:
-        del os.environ[name]
 
 
 _LOG = threading.local()

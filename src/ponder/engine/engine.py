@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from ponder.engine.backend import Backend
 from ponder.engine.calibration import calibration
 from ponder.engine.decoder import Counters, Decoder, Job
 from ponder.engine.llama_backend import LlamaBackend
+from ponder.engine.threads import available
 from ponder.engine.vocabulary import Vocabulary
 
 Kind = Literal["llamacpp", "torch"]
@@ -48,8 +48,7 @@ class Settings:
     @property
     def workers(self) -> int:
         """The number of threads."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return self.threads or cores or 1
+        return self.threads or available()
 
 
 class Engine:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import os
 import secrets
 import threading
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,9 @@ from typing import Any
 import orjson
 
 from ponder.core.problem import Prompt
-from ponder.errors import ContextLengthError, EndpointError, MissingExtraError, ModelError
+from ponder.engine.threads import available, quiet_threads
+from ponder.errors import EndpointError, MissingExtraError, ModelError
+from ponder.models._gguf_model import too_long
 
 _REMEMBERED = 512
 
@@ -190,26 +191,17 @@ def refusal(raw: bytes, who: str) -> ModelError:
     return EndpointError(f"{who}: {said.get('message', said)}", status=said.get("code"))
 
 
-def too_long(who: str, given: object, limit: object) -> ContextLengthError:
-    """A prompt that leaves no room for an answer."""
-    return ContextLengthError(
-        f"{who}: the prompt has {given} tokens, the context holds {limit}, an answer included; "
-        "shorten it, or use a model (or context=…) that holds it"
-    )
-
-
 def _start(settings: Settings, key: str) -> Any:
     try:
-        with _quiet_threads():
+        with quiet_threads():
             import xllamacpp
     except ImportError:
         raise MissingExtraError("llamacpp models", "xllamacpp", "llamacpp") from None
     wanted = xllamacpp.CommonParams()
     wanted.model.path = str(settings.path)
     wanted.n_ctx, wanted.n_parallel, wanted.kv_unified = settings.context, settings.parallel, True
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = settings.threads or cores
-    wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = threads or 1
+    threads = settings.threads or available()
+    wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = threads
     wanted.n_threads_http = settings.parallel + 8  # one for each call under way, and some for small questions
     wanted.cache_ram_mib = 0  # a copy of every idle sequence, up to 8 GiB; the cells themselves are kept anyway
     wanted.verbosity, wanted.warmup, wanted.api_keys = -1, False, [key]
@@ -217,20 +209,3 @@ def _start(settings: Settings, key: str) -> Any:
         return xllamacpp.Server(wanted)
     except RuntimeError as error:
         raise ModelError(f"llama.cpp cannot load {settings.path}: {error}") from error
-
-
-@contextmanager
-def _quiet_threads() -> Iterator[None]:
-    """Let idle OpenMP threads sleep: spinning ones make a busy machine ten times slower.
-
-    OpenMP reads the variable once, when the library is loaded; a value the user has set stays.
-    """
-    name = "OMP_WAIT_POLICY"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "passive"
-    try:
-        yield
-    finally:
-        del os.environ[name]

@@ -20,20 +20,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ponder.core.model import Capabilities, Chunk, Completion, Model, Request, Sampling
+from ponder.core.model import Capabilities, Chunk, Completion, Request, Sampling
 from ponder.core.problem import Prompt
-from ponder.core.registry import MODELS, arguments_for, canonical, model
-from ponder.core.spec import Term
+from ponder.core.registry import model
 from ponder.engine.constraints import Compiler
 from ponder.engine.decoder import Decoder, Event, Job
 from ponder.engine.engine import Engine, Settings, engine
 from ponder.engine.leaf import Leaf
-from ponder.errors import ContextLengthError, ParameterError, SpecError
-from ponder.models.catalog import model_digest, model_file
-from ponder.models.gguf import shape
+from ponder.models._gguf_model import GgufModel, too_long
 
 if TYPE_CHECKING:
     from ponder.engine.whitebox import WhiteBox
@@ -41,7 +37,7 @@ if TYPE_CHECKING:
 
 @model("embedded")
 @dataclass(frozen=True)
-class Embedded(Model):
+class Embedded(GgufModel):
     """A GGUF model on this machine.
 
     `Sampling.extra` may hold one of `json_schema`, `regex` or `grammar` (Lark): every text keeps to it.
@@ -64,48 +60,17 @@ class Embedded(Model):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        for name, value, least in (("context", self.context, 64), ("parallel", self.parallel, 1)):
-            if value < least:
-                raise ParameterError(self, name, value, allowed=f"an integer ≥ {least}")
-        if self.threads is not None and self.threads < 1:
-            raise ParameterError(self, "threads", self.threads, allowed="an integer ≥ 1 or none")
-        found, trained = shape(self.path)
+        found, limit = self.checked_shape()
         can = Capabilities(
             max_n=1024,
             logprobs=True,
             max_top_logprobs=100,
             prefix=True,
             prompt_cache=True,
-            context_tokens=min(self.context, trained) if trained else self.context,
+            context_tokens=limit,
         )
         object.__setattr__(self, "shape", found)
         object.__setattr__(self, "capabilities", can)
-
-    @classmethod
-    def from_term(cls, term: Term) -> Embedded:
-        """Read `embedded:NAME_OR_PATH(…)`."""
-        if not term.locator:
-            raise SpecError(term.source, term.position, "a model is expected: embedded:smollm2-135m or a .gguf path")
-        options = Term(term.name, None, term.arguments, term.positional, term.position, term.source)
-        return cls(term.locator, **arguments_for(MODELS.entry("embedded"), options, term.source))
-
-    def __str__(self) -> str:
-        rest = canonical(self).partition(", ")[2]
-        return f"{Term('embedded', self.source)}({rest}" if rest else str(Term("embedded", self.source))
-
-    @property
-    def path(self) -> Path:
-        """The file.
-
-        Raises:
-            ModelNotFoundError: it is not there; says how to get it.
-        """
-        return model_file(self.source, "embedded")
-
-    @property
-    def identity(self) -> str:
-        """The digest of the weights: the same file under another name is the same model."""
-        return f"gguf:{model_digest(self.path)[:24]}"
 
     def count_tokens(self, prompt: Prompt) -> int:
         """The exact number, chat template included (reads the vocabulary if it is not loaded)."""
@@ -151,8 +116,10 @@ class Embedded(Model):
         """Completions as they end."""
         running = await asyncio.to_thread(self.running)
         text = running.vocabulary.text(request.prompt) + request.prefix
-        tokens = self._fit(running.tokens(text))
-        sampling = replace(request.sampling, max_new_tokens=self._room(tokens, request.sampling))
+        tokens = running.tokens(text)
+        self._fit(tokens)
+        room = min(request.sampling.max_new_tokens, self._limit - len(tokens))
+        sampling = replace(request.sampling, max_new_tokens=room)
         compile_one = await asyncio.to_thread(Compiler(running.vocabulary).of, request.sampling)
         inbox = _Inbox()
         job = Job(tokens, sampling, request.seeds, inbox.put, request.watch is not None, compile_one)
@@ -237,17 +204,13 @@ class Embedded(Model):
             return decoder
         return await running.gather(jobs)
 
-    def _fit(self, tokens: Sequence[int]) -> tuple[int, ...]:
-        limit = self.capabilities.context_tokens or self.context
-        if len(tokens) >= limit:
-            raise ContextLengthError(
-                f"{self}: the prompt has {len(tokens)} tokens, the context holds {limit}, an answer included; shorten "
-                "it, or use a model (or context=…) that holds it"
-            )
-        return tuple(tokens)
+    def _fit(self, tokens: Sequence[int]) -> None:
+        if len(tokens) >= self._limit:
+            raise too_long(str(self), len(tokens), self._limit)
 
-    def _room(self, tokens: Sequence[int], sampling: Sampling) -> int:
-        return min(sampling.max_new_tokens, (self.capabilities.context_tokens or self.context) - len(tokens))
+    @property
+    def _limit(self) -> int:
+        return self.capabilities.context_tokens or self.context
 
 
 class _Inbox:

@@ -22,20 +22,17 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import orjson
 
 from ponder.core.merge import merge
-from ponder.core.model import Capabilities, Chunk, Completion, Finish, Model, Request
+from ponder.core.model import Capabilities, Chunk, Completion, Finish, Request
 from ponder.core.problem import Prompt
-from ponder.core.registry import MODELS, arguments_for, canonical, model
-from ponder.core.spec import Term
-from ponder.errors import EndpointError, ParameterError, SpecError
-from ponder.models._llama_server import Running, Settings, refusal, running, too_long
-from ponder.models.catalog import model_digest, model_file
-from ponder.models.gguf import shape
+from ponder.core.registry import model
+from ponder.errors import EndpointError
+from ponder.models._gguf_model import GgufModel, too_long
+from ponder.models._llama_server import Running, Settings, refusal, running
 
 _FINISH: dict[str, Finish] = {"eos": "stop", "word": "stop", "limit": "length"}
 _LARGEST_EVENT = 1 << 24
@@ -43,7 +40,7 @@ _LARGEST_EVENT = 1 << 24
 
 @model("llamacpp", aliases=("llama_cpp",))
 @dataclass(frozen=True)
-class LlamaCpp(Model):
+class LlamaCpp(GgufModel):
     """A GGUF model in this process.
 
     Args:
@@ -65,13 +62,7 @@ class LlamaCpp(Model):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        for name, value, least in (("context", self.context, 64), ("parallel", self.parallel, 1)):
-            if value < least:
-                raise ParameterError(self, name, value, allowed=f"an integer ≥ {least}")
-        if self.threads is not None and self.threads < 1:
-            raise ParameterError(self, "threads", self.threads, allowed="an integer ≥ 1 or none")
-        found, trained = shape(self.path)
-        limit = min(self.context, trained) if trained else self.context
+        found, limit = self.checked_shape()
         can = Capabilities(
             max_n=self.parallel,
             logprobs=True,
@@ -83,32 +74,6 @@ class LlamaCpp(Model):
         object.__setattr__(self, "shape", found)
         object.__setattr__(self, "capabilities", can)
         object.__setattr__(self, "max_concurrency", self.parallel)
-
-    @classmethod
-    def from_term(cls, term: Term) -> LlamaCpp:
-        """Read `llamacpp:NAME_OR_PATH(…)`."""
-        if not term.locator:
-            raise SpecError(term.source, term.position, "a model is expected: llamacpp:smollm2-135m or a .gguf path")
-        options = Term(term.name, None, term.arguments, term.positional, term.position, term.source)
-        return cls(term.locator, **arguments_for(MODELS.entry("llamacpp"), options, term.source))
-
-    def __str__(self) -> str:
-        rest = canonical(self).partition(", ")[2]
-        return f"{Term('llamacpp', self.source)}({rest}" if rest else str(Term("llamacpp", self.source))
-
-    @property
-    def path(self) -> Path:
-        """The file.
-
-        Raises:
-            ModelNotFoundError: it is not there; says how to get it.
-        """
-        return model_file(self.source, "llamacpp")
-
-    @property
-    def identity(self) -> str:
-        """The digest of the weights: the same file under another name is the same model."""
-        return f"gguf:{model_digest(self.path)[:24]}"
 
     def count_tokens(self, prompt: Prompt) -> int:
         """The exact number, chat template included (loads the model if it is not)."""
