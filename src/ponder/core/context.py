@@ -535,7 +535,7 @@ class Context:
                         cost = completion_amounts(completion, shared_length, model.shape, price, self._verifying)
                         if limited:
                             spent = spent + Spend(*cost)  # type: ignore[arg-type]
-                        self.ledger.charge_completion(self.stage, cost)
+                        self.ledger.charge_amounts(self.stage, cost)
                         self._longest = max(self._longest, completion.n_tokens)
                         self._generated = True
                         if completion.finish != "cancelled":

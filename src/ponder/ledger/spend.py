@@ -96,13 +96,10 @@ class Ledger:
 
     def charge(self, stage: str, spend: Spend) -> None:
         """Add a cost to a stage."""
-        self._add(stage, spend.values())
+        self.charge_amounts(stage, spend.values())
 
-    def charge_completion(self, stage: str, amounts: tuple[float, ...]) -> None:
-        """Add a completion's cost to a stage, as `completion_amounts` gives it."""
-        self._add(stage, amounts)
-
-    def _add(self, stage: str, amounts: tuple[float, ...]) -> None:
+    def charge_amounts(self, stage: str, amounts: tuple[float, ...]) -> None:
+        """Add a cost to a stage: the amounts of a `Spend` in the order of its fields, as `completion_amounts` gives."""
         totals = self._totals.get(stage)
         self._totals[stage] = amounts if totals is None else tuple(map(add, totals, amounts))
         if self._trace is not None:
