@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ponder.core.model import Sampling
-from ponder.engine.decoder import Decoder, Job
+from ponder.engine.decoder import Decoder
+from ponder.engine.job import Job
 from ponder.errors import ModelError
 
 WIDTH, END = 40, 39

@@ -30,7 +30,7 @@ torch_too = pytest.mark.skipif(
 
 @pytest.fixture(params=["llamacpp", pytest.param("torch", marks=torch_too)])
 def model(request):
-    return ponder.model(f"embedded:smollm2-135m(engine={request.param}, context=8192, parallel=32)")
+    return ponder.model(f"embedded:smollm2-135m(engine={request.param}, context=8192, parallel=32, precision=fp32)")
 
 
 @pytest.fixture
@@ -212,14 +212,14 @@ class TestReal:
         text = SHOTS * 2 + "The quick brown fox jumps over the lazy dog. All happy families are alike."
         found = []
         for engine in ("llamacpp", "torch"):
-            model = ponder.model(f"embedded:smollm2-135m(engine={engine}, context=8192, parallel=32)")
+            model = ponder.model(f"embedded:smollm2-135m(engine={engine}, context=8192, parallel=32, precision=fp32)")
             found.append(np.array(asyncio.run(model.score("Here:\n", [text]))[0]))
         assert abs(found[0].mean() - found[1].mean()) < 0.03 * abs(found[1].mean())  # perplexities within 3 %
         assert np.abs(found[0] - found[1]).max() < 1.0 and np.median(np.abs(found[0] - found[1])) < 0.1
 
     @torch_too
     def test_the_open_weights_give_the_log_probabilities_that_the_engine_gives(self):
-        model = ponder.model("embedded:smollm2-135m(engine=torch, context=8192, parallel=32)")
+        model = ponder.model("embedded:smollm2-135m(engine=torch, context=8192, parallel=32, precision=fp32)")
         tokens = model.running().vocabulary.tokens("All happy families are alike; every unhappy one is not.")
         logits = model.whitebox()(tokens).logits[:-1].log_softmax(-1)
         open_ones = logits[range(len(tokens) - 1), list(tokens[1:])].tolist()
@@ -234,21 +234,21 @@ class TestReal:
         monkeypatch.setattr(c, "cache_dir", lambda: tmp_path)
         monkeypatch.setattr(c, "WIDTHS", (1, 2))
         settings = Settings(CATALOG["smollm2-135m"].path.resolve(), 2048, 8, None)
-        c._found.cache_clear()
+        c.calibration.cache_clear()
         measured = c.calibration(settings)
         assert set(measured.speeds) == {"llamacpp", "torch"} and all(v > 0 for v in measured.speeds["torch"].values())
         assert c.remembered(settings) == measured
-        c._found.cache_clear()
+        c.calibration.cache_clear()
         assert c.crossover({"llamacpp": {1: 10.0, 4: 10.0, 16: 10.0}, "torch": {1: 20.0, 4: 5.0, 16: 12.0}}) == 16
         assert c.crossover({"llamacpp": {1: 10.0}, "torch": {1: 10.5}}) is None
         monkeypatch.setattr("ponder.engine.engine.calibration", lambda _: c.Calibration({}, 2))
         engine = Engine(settings)
         try:
-            from ponder.engine.decoder import Job
+            from ponder.engine.job import Job
 
             one, two = (Job((1, 2), Sampling(max_new_tokens=1), seeds, lambda _: None) for seeds in ((0,), (0, 1)))
             assert engine.submit([two]) is engine.decoder("torch")
             assert engine.submit([one]) in (engine.decoder("llamacpp"), engine.decoder("torch"))
         finally:
             engine.close()
-            c._found.cache_clear()
+            c.calibration.cache_clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WIDTHS = (1, 4, 16, 32, 64)
 _PROMPT, _STEPS = 64, 3
-_REVISION = 3
+_REVISION = 4
 """Goes up when a backend gets faster, so that what was measured before counts no more."""
 _MARGIN = 1.1
 """Torch must be so much faster before it is preferred: it needs more memory."""
@@ -34,21 +34,15 @@ class Calibration:
     Attributes:
         speeds: of `llamacpp` and `torch`, each by the number of texts.
         crossover: number of texts from which on torch is faster; None if it never is, or is not installed.
-        precision: of torch's products: the faster of those the processor multiplies natively.
     """
 
     speeds: dict[str, dict[int, float]]
     crossover: int | None
-    precision: str = "fp32"
-
-
-def calibration(settings: Settings) -> Calibration:
-    """This machine's, for this model: read from the cache, measured if it is not there (some seconds)."""
-    return _found(settings)
 
 
 @lru_cache(32)
-def _found(settings: Settings) -> Calibration:
+def calibration(settings: Settings) -> Calibration:
+    """This machine's, for this model: read from the cache, measured if it is not there (some seconds)."""
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("gguf") is None:
         return Calibration({}, None)
     known = remembered(settings)
@@ -64,15 +58,7 @@ def remembered(settings: Settings) -> Calibration | None:
     if raw is None:
         return None
     speeds = {kind: {int(n): float(v) for n, v in by.items()} for kind, by in raw["speeds"].items()}
-    return Calibration(speeds, raw["crossover"], raw["precision"])
-
-
-def native_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 natively."""
-    import torch
-
-    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(check is not None and check()) or torch.cpu._is_amx_tile_supported()
+    return Calibration(speeds, raw["crossover"])
 
 
 def crossover(speeds: dict[str, dict[int, float]]) -> int | None:
@@ -103,22 +89,26 @@ def decode_speed(backend: Backend, width: int, steps: int = _STEPS) -> float:
 
 
 def _measure(settings: Settings) -> Calibration:
-    from dataclasses import replace
-
     from ponder.engine.engine import BACKENDS
 
-    best = replace(settings, precision="bf16" if native_bf16() else "fp32")
+    small = replace(settings, context=max(2048, 16 * settings.parallel))
     speeds: dict[str, dict[int, float]] = {}
     for kind in ("llamacpp", "torch"):
-        small = replace(best, context=max(2048, 16 * settings.parallel))
         backend = BACKENDS[kind](small)
         speeds[kind] = {n: decode_speed(backend, n) for n in WIDTHS if n <= min(settings.parallel, backend.sequences)}
         backend.close()
-    return Calibration(speeds, crossover(speeds), best.precision)
+    return Calibration(speeds, crossover(speeds))
 
 
 def _key(settings: Settings) -> str:
-    parts = [_REVISION, model_digest(settings.path)[:24], _processor(), settings.workers, settings.parallel]
+    parts = [
+        _REVISION,
+        model_digest(settings.path)[:24],
+        _processor(),
+        settings.workers,
+        settings.parallel,
+        settings.precision,
+    ]
     for package in ("torch", "xllamacpp"):
         try:
             parts.append(version(package))

@@ -11,39 +11,29 @@ import numpy.typing as npt
 import orjson
 
 from ponder.core.model import Sampling
-from ponder.engine.decoder import Constraint
+from ponder.engine.job import Constraint
 from ponder.engine.vocabulary import Vocabulary
 from ponder.errors import MissingExtraError, ParameterError
 
 _KINDS = ("json_schema", "regex", "grammar")
 
 
-class Compiler:
-    """Constraints over one vocabulary.
+def constraint_of(sampling: Sampling, vocabulary: Vocabulary) -> Callable[[], Constraint] | None:
+    """What makes the constraint that the settings ask for in `extra`, None if they ask for none.
 
-    Args:
-        vocabulary: the tokens.
+    Raises:
+        ParameterError: two at once, or one that llguidance cannot read.
+        MissingExtraError: llguidance is not installed.
     """
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
-
-    def of(self, sampling: Sampling) -> Callable[[], Constraint] | None:
-        """What the settings ask for in `extra`, None if nothing.
-
-        Raises:
-            ParameterError: two at once, or one that llguidance cannot read.
-            MissingExtraError: llguidance is not installed.
-        """
-        asked = [(name, value) for name, value in sampling.extra if name in _KINDS]
-        if not asked:
-            return None
-        if len(asked) > 1:
-            raise ParameterError("sampling", "extra", [name for name, _ in asked], allowed="one of them at a time")
-        kind, value = asked[0]
-        text = value if isinstance(value, str) else orjson.dumps(value).decode()
-        tokens, grammar = _compiled(self.vocabulary, kind, text)
-        return lambda: _Guided(tokens, grammar)
+    asked = [(name, value) for name, value in sampling.extra if name in _KINDS]
+    if not asked:
+        return None
+    if len(asked) > 1:
+        raise ParameterError("sampling", "extra", [name for name, _ in asked], allowed="one of them at a time")
+    kind, value = asked[0]
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    tokens, grammar = _compiled(vocabulary, kind, text)
+    return lambda: _Guided(tokens, grammar)
 
 
 @lru_cache(8)

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from ponder.core.model import Sampling
 from ponder.engine import sampling as draws
 from ponder.engine.backend import Backend, Logits, Row
+from ponder.engine.job import Constraint, Event, Job
 from ponder.engine.leaf import Leaf, Token
 from ponder.engine.prefix_tree import PrefixTree, shared
 from ponder.engine.vocabulary import Vocabulary
@@ -27,70 +25,6 @@ from ponder.errors import ModelError
 
 _PROMPT_ENDS = 64
 """Prompts whose last logits are kept, so that the same prompt can be continued again without any evaluation."""
-
-
-class Constraint(Protocol):
-    """What a text may be, token by token."""
-
-    def allow(self, logits: npt.NDArray[np.float32]) -> None:
-        """Set the logits of the tokens that may not come next to -inf, in place."""
-        ...
-
-    def take(self, token: int) -> None:
-        """Note the token that was drawn."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to the text at a position of a job.
-
-    A token was drawn (`token`, and the text it `added`), it failed (`error`), or else it has ended.
-    """
-
-    position: int
-    leaf: Leaf | None = None
-    added: str = ""
-    token: Token | None = None
-    error: Exception | None = None
-
-
-@dataclass(eq=False)
-class Job:
-    """Texts after one prompt.
-
-    Args:
-        prompt: its tokens, at least one.
-        sampling: how they are drawn; `max_new_tokens` must fit the context.
-        seeds: one for each text.
-        tell: called in the decoder's thread with what happened in a step.
-        watched: tell of every token, not only of ends.
-        constrain: makes the constraint of one text, None for none.
-        given: instead of drawing, take these tokens as the one text's: for their log-probabilities.
-
-    Attributes:
-        reused: how many tokens of the prompt were in the cache when the first text began.
-        waiting: positions that have no sequence yet.
-        logits: before the token after the prompt.
-        reading: whether a sequence is evaluating the prompt.
-        read: log-probabilities of `given`, as far as evaluated.
-    """
-
-    prompt: Sequence[int]
-    sampling: Sampling
-    seeds: Sequence[int]
-    tell: Callable[[Sequence[Event]], None]
-    watched: bool = False
-    constrain: Callable[[], Constraint] | None = None
-    given: Sequence[int] | None = None
-    reused: int | None = field(default=None, init=False)
-    waiting: deque[int] = field(default_factory=deque, init=False)
-    logits: Logits | None = field(default=None, init=False)
-    reading: bool = field(default=False, init=False)
-    read: list[float] = field(default_factory=list, init=False)
-
-    def __post_init__(self) -> None:
-        self.waiting.extend(range(len(self.seeds)))
 
 
 @dataclass(eq=False, slots=True)

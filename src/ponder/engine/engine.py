@@ -14,14 +14,17 @@ from weakref import WeakKeyDictionary
 
 from ponder.engine.backend import Backend
 from ponder.engine.calibration import calibration
-from ponder.engine.decoder import Counters, Decoder, Job
+from ponder.engine.decoder import Counters, Decoder
+from ponder.engine.job import Job
 from ponder.engine.llama_backend import LlamaBackend
 from ponder.engine.threads import available
 from ponder.engine.vocabulary import Vocabulary
+from ponder.engine.weights import Precision, from_gguf, native_precision
 
 Kind = Literal["llamacpp", "torch"]
 
-_WRITTEN = 8192
+_WRITTEN = 1 << 22
+"""Tokens of the texts that are remembered as they were written."""
 _MOMENT = 0.002
 """Seconds in which requests count as coming together."""
 _Waiting = tuple[Sequence[Job], "asyncio.Future[Decoder]"]
@@ -36,14 +39,14 @@ class Settings:
         context: tokens of key-value cache of each backend.
         parallel: most texts decoded together.
         threads: processor threads; None takes all cores that this process may use.
-        precision: of the torch backend's products.
+        precision: of the torch backend's products; `auto` is what the processor multiplies natively.
     """
 
     path: Path
     context: int
     parallel: int
     threads: int | None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision | Literal["auto"] = "auto"
 
     @property
     def workers(self) -> int:
@@ -66,6 +69,7 @@ class Engine:
         self._gathering: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Waiting]] = WeakKeyDictionary()
         self._flushes: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = WeakKeyDictionary()
         self._written: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._held = 0
 
     def decoder(self, kind: Kind) -> Decoder:
         """The decoder on a backend, started if need be."""
@@ -132,9 +136,10 @@ class Engine:
     def wrote(self, text: str, tokens: tuple[int, ...]) -> None:
         """Remember the tokens of a text, so that continuing it finds them in the cache."""
         with self._lock:
+            self._held += len(tokens) - len(self._written.pop(text, ()))
             self._written[text] = tokens
-            if len(self._written) > _WRITTEN:
-                self._written.popitem(last=False)
+            while self._held > _WRITTEN:
+                self._held -= len(self._written.popitem(last=False)[1])
 
     def close(self) -> None:
         """Stop all decoders."""
@@ -148,9 +153,8 @@ def _llama(settings: Settings) -> Backend:
 
 def _torch(settings: Settings) -> Backend:
     from ponder.engine.torch_backend import TorchBackend
-    from ponder.engine.weights import from_gguf
 
-    weights = from_gguf(settings.path, settings.precision)
+    weights = from_gguf(settings.path, native_precision() if settings.precision == "auto" else settings.precision)
     return TorchBackend(weights, settings.context, settings.parallel, settings.workers)
 
 

@@ -85,12 +85,12 @@ class Leaf:
             self._covered = not self._decoder.getstate()[0]
             self._end(finish, None, self._decoder.decode(b"", True))
 
-    def first(self, n: int) -> Leaf:
-        """What there was after its first n tokens, stopped there."""
+    def first(self, n: int, finish: Finish) -> Leaf:
+        """What there was after its first n tokens, ended there from outside."""
         out = Leaf(self._vocabulary, self.sampling, 0)
         for token in self.drawn[:n]:
             out.push(token)
-        out.stop("stopped_early")
+        out.stop(finish)
         return out
 
     def _end(self, finish: Finish, reason: str | None, rest: str) -> None:

@@ -240,7 +240,7 @@ def packed(weights: Weights) -> tuple[Weights, net.Multiply]:
         pack, product = torch.ops.mkldnn._reorder_linear_weight, torch.ops.mkldnn._linear_pointwise
         first = pack(weights.layers[0].output)
         product(torch.zeros(1, weights.layers[0].output.shape[1], dtype=first.dtype), first, None, "none", [], "")
-    except (AttributeError, RuntimeError, NotImplementedError):
+    except (AttributeError, RuntimeError):  # no such operation, or none for this kind of number
         return weights, net.linear
 
     def multiply(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:

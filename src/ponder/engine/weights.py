@@ -26,6 +26,22 @@ _FAMILIES = {"llama": True, "qwen2": False, "qwen3": False}
 """GGUF families, and whether their query and key rows are interleaved."""
 
 
+_GGUF_NAMES = {
+    "attention_norm": "attn_norm.weight", "q": "attn_q.weight", "k": "attn_k.weight", "v": "attn_v.weight",
+    "q_bias": "attn_q.bias", "k_bias": "attn_k.bias", "v_bias": "attn_v.bias", "query_norm": "attn_q_norm.weight",
+    "key_norm": "attn_k_norm.weight", "output": "attn_output.weight", "feed_norm": "ffn_norm.weight",
+    "gate": "ffn_gate.weight", "up": "ffn_up.weight", "down": "ffn_down.weight",
+}  # fmt: skip
+_TRANSFORMERS_NAMES = {
+    "attention_norm": "input_layernorm.weight", "q": "self_attn.q_proj.weight", "k": "self_attn.k_proj.weight",
+    "v": "self_attn.v_proj.weight", "q_bias": "self_attn.q_proj.bias", "k_bias": "self_attn.k_proj.bias",
+    "v_bias": "self_attn.v_proj.bias", "query_norm": "self_attn.q_norm.weight",
+    "key_norm": "self_attn.k_norm.weight", "output": "self_attn.o_proj.weight",
+    "feed_norm": "post_attention_layernorm.weight", "gate": "mlp.gate_proj.weight", "up": "mlp.up_proj.weight",
+    "down": "mlp.down_proj.weight",
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One block. Shapes are [out, in]; `None` where a family has none."""
@@ -66,11 +82,6 @@ class Weights:
     layers: tuple[Layer, ...]
     norm: Tensor
     head: Tensor
-
-    @property
-    def precision(self) -> Precision:
-        """Of the products."""
-        return "bf16" if self.head.dtype.itemsize == 2 else "fp32"
 
 
 def from_gguf(path: Path, precision: Precision = "fp32") -> Weights:
@@ -113,27 +124,11 @@ def from_gguf(path: Path, precision: Precision = "fp32") -> Weights:
             return rows
         return rows.reshape(n, size // 2, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
-    def name(layer: int, part: str) -> str:
-        return {
-            "attention_norm": f"blk.{layer}.attn_norm.weight",
-            "q": f"blk.{layer}.attn_q.weight",
-            "k": f"blk.{layer}.attn_k.weight",
-            "v": f"blk.{layer}.attn_v.weight",
-            "q_bias": f"blk.{layer}.attn_q.bias",
-            "k_bias": f"blk.{layer}.attn_k.bias",
-            "v_bias": f"blk.{layer}.attn_v.bias",
-            "query_norm": f"blk.{layer}.attn_q_norm.weight",
-            "key_norm": f"blk.{layer}.attn_k_norm.weight",
-            "output": f"blk.{layer}.attn_output.weight",
-            "feed_norm": f"blk.{layer}.ffn_norm.weight",
-            "gate": f"blk.{layer}.ffn_gate.weight",
-            "up": f"blk.{layer}.ffn_up.weight",
-            "down": f"blk.{layer}.ffn_down.weight",
-        }[part]
-
-    def part(layer: int, which: str) -> Any:
-        found = read(name(layer, which))
-        return straight(found, heads if which[0] == "q" else kv_heads) if which[:2] in ("q", "k", "q_", "k_") else found
+    def part(layer: int, name: str) -> Any:
+        found = read(f"blk.{layer}.{_GGUF_NAMES[name]}")
+        if name in ("q", "q_bias"):
+            return straight(found, heads)
+        return straight(found, kv_heads) if name in ("k", "k_bias") else found
 
     base = float(fact("rope.freq_base", 10000.0))
     factors = read("rope_freqs.weight")
@@ -157,25 +152,24 @@ def from_transformers(model: Any, precision: Precision = "fp32") -> Weights:
     if kind not in ("default", "linear", "llama3") or getattr(config, "use_sliding_window", False):
         raise _unknown(type(model).__name__, f"{kind} rotation or sliding attention")
     state = model.state_dict()
-    places = {
-        "attention_norm": "input_layernorm.weight", "q": "self_attn.q_proj.weight", "k": "self_attn.k_proj.weight",
-        "v": "self_attn.v_proj.weight", "q_bias": "self_attn.q_proj.bias", "k_bias": "self_attn.k_proj.bias",
-        "v_bias": "self_attn.v_proj.bias", "query_norm": "self_attn.q_norm.weight",
-        "key_norm": "self_attn.k_norm.weight", "output": "self_attn.o_proj.weight",
-        "feed_norm": "post_attention_layernorm.weight", "gate": "mlp.gate_proj.weight", "up": "mlp.up_proj.weight",
-        "down": "mlp.down_proj.weight",
-    }  # fmt: skip
     return _assemble(
         config.num_attention_heads, config.num_key_value_heads,
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads, config.rms_norm_eps,
         model.model.rotary_emb.inv_freq.float(), config.num_hidden_layers,
-        lambda layer, part: state.get(f"model.layers.{layer}.{places[part]}"),
+        lambda layer, part: state.get(f"model.layers.{layer}.{_TRANSFORMERS_NAMES[part]}"),
         {
             "embedding": state["model.embed_tokens.weight"], "norm": state["model.norm.weight"],
             "head": state.get("lm_head.weight"),
         },
         precision,
     )  # fmt: skip
+
+
+def native_precision() -> Precision:
+    """bfloat16 where the processor multiplies it natively (AVX-512-BF16, AMX), else float32."""
+    cpu = need_torch().cpu
+    check = getattr(cpu, "_is_avx512_bf16_supported", None)
+    return "bf16" if (check is not None and check()) or cpu._is_amx_tile_supported() else "fp32"
 
 
 def need_torch() -> Any:

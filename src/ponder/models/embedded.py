@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from ponder.core.model import Capabilities, Chunk, Completion, Request, Sampling
 from ponder.core.problem import Prompt
 from ponder.core.registry import model
-from ponder.engine.constraints import Compiler
-from ponder.engine.decoder import Decoder, Event, Job
+from ponder.engine.constraints import constraint_of
+from ponder.engine.decoder import Decoder
 from ponder.engine.engine import Engine, Settings, engine
+from ponder.engine.job import Event, Job
 from ponder.engine.leaf import Leaf
+from ponder.engine.weights import Precision
 from ponder.models._gguf_model import GgufModel, too_long
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Embedded(GgufModel):
         context: tokens of key-value cache, shared by all texts under way and those kept for being continued.
         parallel: most texts decoded together (llama.cpp holds at most 256).
         threads: processor threads; None takes all cores that this process may use.
+        precision: of torch's products; `auto` is bfloat16 where the processor multiplies it natively.
     """
 
     source: str
@@ -55,6 +58,7 @@ class Embedded(GgufModel):
     context: int = 32768
     parallel: int = 256
     threads: int | None = None
+    precision: Precision | Literal["auto"] = "auto"
     max_concurrency: int = field(default=1024, init=False)
 
     name: ClassVar[str]
@@ -92,7 +96,7 @@ class Embedded(GgufModel):
             for kind, by in found.speeds.items()
         ]
         start = f"from {found.crossover} texts on" if found.crossover is not None else "never"
-        return [*lines, f"engine auto takes torch ({found.precision}) {start}"]
+        return [*lines, f"engine auto takes torch {start}"]
 
     def running(self) -> Engine:
         """The engine, loaded if need be and shared by all models of these settings."""
@@ -110,7 +114,7 @@ class Embedded(GgufModel):
         return WhiteBox(from_gguf(self.path))
 
     def _settings(self) -> Settings:
-        return Settings(self.path.resolve(), self.context, self.parallel, self.threads)
+        return Settings(self.path.resolve(), self.context, self.parallel, self.threads, self.precision)
 
     async def sample(self, request: Request) -> AsyncIterator[tuple[int, Completion]]:
         """Completions as they end."""
@@ -120,9 +124,9 @@ class Embedded(GgufModel):
         self._fit(tokens)
         room = min(request.sampling.max_new_tokens, self._limit - len(tokens))
         sampling = replace(request.sampling, max_new_tokens=room)
-        compile_one = await asyncio.to_thread(Compiler(running.vocabulary).of, request.sampling)
+        constrain = await asyncio.to_thread(constraint_of, sampling, running.vocabulary) if sampling.extra else None
         inbox = _Inbox()
-        job = Job(tokens, sampling, request.seeds, inbox.put, request.watch is not None, compile_one)
+        job = Job(tokens, sampling, request.seeds, inbox.put, request.watch is not None, constrain)
         decoder = await self._decoder(running, job)
         started, first = time.monotonic(), True
         ended: set[int] = set()
@@ -138,10 +142,10 @@ class Embedded(GgufModel):
                     assert leaf is not None
                     if event.token is not None:
                         seen[event.position] += 1
-                        if request.watch is None or not request.watch(_chunk(request, event.position, event)):
+                        if request.watch is None or not request.watch(_chunk(request, event)):
                             continue
                         decoder.cancel(job, event.position)
-                        leaf = leaf.first(seen[event.position])
+                        leaf = leaf.first(seen[event.position], "stopped_early")
                     ended.add(event.position)
                     _note(running, text, tokens, leaf)
                     seconds = (time.monotonic() - started) / request.n
@@ -151,9 +155,9 @@ class Embedded(GgufModel):
             if request.lost is not None:
                 for position, leaf in decoder.partial(job).items():
                     if position not in ended:
-                        leaf.stop("cancelled")
                         seconds = (time.monotonic() - started) / request.n
-                        part = _completion(running, leaf, job if first else None, seconds)
+                        so_far = leaf.first(len(leaf.drawn), "cancelled")  # the decoder may go on for a step
+                        part = _completion(running, so_far, job if first else None, seconds)
                         first = False
                         request.lost(request.offset + position, part)
             raise
@@ -240,11 +244,11 @@ class _Inbox:
         return events
 
 
-def _chunk(request: Request, position: int, event: Event) -> Chunk:
+def _chunk(request: Request, event: Event) -> Chunk:
     token = event.token
     logprobs = None if token is None or token.logprob is None else (token.logprob,)
     top = None if token is None or not token.top else (token.top,)
-    return Chunk(request.offset + position, event.added, 1, logprobs, top)
+    return Chunk(request.offset + event.position, event.added, 1, logprobs, top)
 
 
 def _note(running: Engine, text: str, tokens: tuple[int, ...], leaf: Leaf) -> None:
