@@ -108,7 +108,8 @@ async def tree(engine: Embedded, server: Model, repeats: int) -> None:
 async def beam(model: Model, prompt: str, together: bool) -> tuple[float, int]:
     """Seconds, and the distinct tokens below the prompt that somebody has to evaluate.
 
-    Every drawn token is one but a text's last, which is one only if it is continued. Ended texts are not.
+    Every drawn token is one but a text's last, which is one only if it is continued. Ended texts are not, nor are texts
+    cut inside a character: what is read back of them is another text, and its end is evaluated anew.
     """
     begin, distinct, kept = time.perf_counter(), 0, [""]
     for depth in range(12):
@@ -119,7 +120,7 @@ async def beam(model: Model, prompt: str, together: bool) -> tuple[float, int]:
         found = await asyncio.gather(*(ask(model, prompt, g, 12, t) for g, t in zip(groups, parents, strict=True)))
         grown = [(t + c.text, c) for t, some in zip(parents, found, strict=True) for c in some]
         distinct += sum(c.n_tokens - 1 for _, c in grown)
-        open_ones = list(dict.fromkeys(t for t, c in grown if c.finish == "length"))
+        open_ones = list(dict.fromkeys(t for t, c in grown if c.finish == "length" and t[-1:] != "\ufffd"))
         kept = open_ones[:: max(1, len(open_ones) // 4)][:4]
         distinct += len(kept) if depth < 11 else 0
     return time.perf_counter() - begin, distinct
