@@ -30,7 +30,7 @@ WORDS = ("river", "stone", "lantern", "quiet", "harbour", "copper", "meadow", "w
 def prompt_of(model: Embedded, tokens: int, seed: int) -> str:
     """A prompt of about so many tokens that no other seed has."""
     rng = np.random.default_rng(seed)
-    text = "A long story about many things:"
+    text = f"{WORDS[seed % len(WORDS)]} and a long story about many things:"  # no beginning in common with the next
     while model.count_tokens(text) < tokens:
         text += " " + " ".join(rng.choice(WORDS, 8))
     return text
