@@ -1,4 +1,7 @@
-"""The embedded engine beside llama.cpp's server, on the same model in the same process and run.
+"""The embedded engine beside llama.cpp's server, on the same model in the same run.
+
+The server has a process of its own: in one process the two would have more threads than there are cores, and OpenMP
+then slows both.
 
     python benchmarks/engine.py [samples] [tree] [width] [--repeats 3] [--model smollm2-135m]
 
@@ -14,9 +17,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import multiprocessing
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +43,37 @@ def prompt_of(model: Embedded, tokens: int, seed: int) -> str:
     return text
 
 
+@dataclass
+class Server:
+    """llama.cpp's server in a process of its own, asked over a pipe for whole measurements.
+
+    Args:
+        spec: the model.
+    """
+
+    spec: str
+
+    def __post_init__(self) -> None:
+        self._pipe, there = multiprocessing.get_context("spawn").Pipe()
+        multiprocessing.get_context("spawn").Process(target=_serve, args=(self.spec, there), daemon=True).start()
+
+    async def __call__(self, what: Callable[..., Any], *args: Any) -> Any:
+        """`await what(model, *args)` in the other process."""
+        self._pipe.send((what, args))
+        return await asyncio.to_thread(self._pipe.recv)
+
+
+def _serve(spec: str, pipe: Any) -> None:
+    async def work() -> None:
+        model = ponder.model(spec)
+        while True:
+            what, args = await asyncio.to_thread(pipe.recv)
+            pipe.send(await what(model, *args))
+
+    with suppress(EOFError):  # the other process has ended
+        asyncio.run(work())
+
+
 async def ask(model: Model, prompt: str, seeds: Sequence[int], tokens: int, prefix: str = "") -> list[Completion]:
     """So many samples, in the order of their seeds."""
     out = {}
@@ -49,12 +87,11 @@ async def ask(model: Model, prompt: str, seeds: Sequence[int], tokens: int, pref
 DRAWN: list[int] = []
 
 
-async def rate(*calls: object) -> float:
-    """Tokens a second of requests made together."""
+async def rate(model: Model, prompt: str, groups: Sequence[Sequence[int]], tokens: int) -> float:
+    """Tokens a second of requests made together, one for each group of seeds."""
     DRAWN.clear()
-    await asyncio.sleep(0.5)  # the other's threads wait for work in a loop for a while
     begin = time.perf_counter()
-    await asyncio.gather(*calls)  # type: ignore[call-overload]
+    await asyncio.gather(*(ask(model, prompt, seeds, tokens) for seeds in groups))
     return sum(DRAWN) / (time.perf_counter() - begin)
 
 
@@ -66,7 +103,7 @@ def evaluated(model: Embedded) -> int:
     return sum(c.evaluated for c in model.running().counters().values())
 
 
-async def samples(engine: Embedded, server: Model, repeats: int) -> None:
+async def samples(engine: Embedded, server: Server, repeats: int) -> None:
     print("32 samples of a 512-token prompt, 64 new tokens")
     limit, plain, noise = [], [], []
     for r in range(repeats):
@@ -75,15 +112,15 @@ async def samples(engine: Embedded, server: Model, repeats: int) -> None:
         begin = time.perf_counter()
         await ask(engine, prompt, range(32), 1)
         reading = time.perf_counter() - begin
-        behind = await rate(ask(engine, prompt, range(32), 64))
-        bare, again = [await rate(ask(engine, f"{WORDS[r]}", range(32 * i, 32 * i + 32), 64)) for i in (0, 1)]
+        behind = await rate(engine, prompt, [range(32)], 64)
+        bare, again = [await rate(engine, WORDS[r], [range(32 * i, 32 * i + 32)], 64) for i in (0, 1)]
         limit.append(behind / bare)
         noise.append(again / bare)
         if r:
             continue  # the server reads the prompt 32 times, which takes minutes: once is enough to see the size of it
         prompt = prompt_of(engine, 512, 2000 + r)
-        whole = await rate(ask(engine, prompt, range(32), 64))
-        single = await rate(*(ask(server, prompt, (i,), 64) for i in range(32)))
+        whole = await rate(engine, prompt, [range(32)], 64)
+        single = await server(rate, prompt, [(i,) for i in range(32)], 64)
         plain.append(whole / single)
     show("decoding behind the prompt / after one token", limit)
     show("prompt included / one request a sample at llama.cpp's server", plain)
@@ -91,7 +128,7 @@ async def samples(engine: Embedded, server: Model, repeats: int) -> None:
     print(f"  the prompt alone takes {reading:.2f} s once")
 
 
-async def tree(engine: Embedded, server: Model, repeats: int) -> None:
+async def tree(engine: Embedded, server: Server, repeats: int) -> None:
     print("A beam of width 16 and depth 12: 4 continuations of 4 kept texts a level, 12 tokens each, 256-token prompt")
     ratios = []
     for r in range(repeats):
@@ -100,7 +137,7 @@ async def tree(engine: Embedded, server: Model, repeats: int) -> None:
         seconds, distinct = await beam(engine, prompt, together=True)
         distinct += engine.count_tokens(prompt)
         print(f"  tokens evaluated {evaluated(engine) - before}, distinct tokens of the tree {distinct}")
-        theirs, _ = await beam(server, prompt, together=False)
+        theirs, _ = await server(beam, prompt, False)
         ratios.append(theirs / seconds)
     show("seconds of the server with its prompt cache / ours", ratios)
 
@@ -126,14 +163,14 @@ async def beam(model: Model, prompt: str, together: bool) -> tuple[float, int]:
     return time.perf_counter() - begin, distinct
 
 
-async def width(engine: Embedded, server: Model, repeats: int) -> None:
+async def width(engine: Embedded, server: Server, repeats: int) -> None:
     print("Decoding 32 tokens at once in so many texts after a short prompt: tokens a second over the server's")
     for n in (1, 4, 16, 64, 256):
         ratios, speeds = [], []
         for r in range(repeats):
             prompt = f"Once upon a time in {WORDS[r % len(WORDS)]} number {n}"
-            theirs = await rate(ask(server, prompt, range(n), 32))
-            ours = await rate(ask(engine, prompt, range(n), 32))
+            theirs = await server(rate, prompt, [range(n)], 32)
+            ours = await rate(engine, prompt, [range(n)], 32)
             ratios.append(ours / theirs)
             speeds.append((ours, theirs))
         ours, theirs = (statistics.median(x) for x in zip(*speeds, strict=True))
@@ -148,13 +185,13 @@ async def main() -> None:
     parser.add_argument("--engine", default="auto")
     given = parser.parse_args()
     engine = ponder.model(f"embedded:{given.model}(engine={given.engine})")
-    server = ponder.model(f"llamacpp:{given.model}(context=32768, parallel=256)")
+    server = Server(f"llamacpp:{given.model}(context=32768, parallel=256)")
     assert isinstance(engine, Embedded)
     for note in engine.notes():
         print(note)
-    for model in (engine, server):
-        for n in (1, 64):  # both backends
-            await ask(model, "Warm up", range(n), 2)
+    for n in (1, 64):  # both backends
+        await ask(engine, "Warm up", range(n), 2)
+        await server(ask, "Warm up", range(n), 2)
     for name, part in {"samples": samples, "tree": tree, "width": width}.items():
         if not given.parts or name in given.parts:
             await part(engine, server, given.repeats)

@@ -17,6 +17,7 @@ from ponder.engine.calibration import calibration
 from ponder.engine.decoder import Counters, Decoder
 from ponder.engine.job import Job
 from ponder.engine.llama_backend import LlamaBackend
+from ponder.engine.one_thread import OneThread
 from ponder.engine.threads import available
 from ponder.engine.vocabulary import Vocabulary
 from ponder.engine.weights import Precision, from_gguf, native_precision
@@ -76,7 +77,8 @@ class Engine:
         with self._lock:
             found = self._decoders.get(kind)
             if found is None:
-                found = self._decoders[kind] = Decoder(BACKENDS[kind](self.settings), self.vocabulary)
+                backend = OneThread(lambda: BACKENDS[kind](self.settings))
+                found = self._decoders[kind] = Decoder(backend, self.vocabulary)
             return found
 
     def submit(self, jobs: Sequence[Job]) -> Decoder:

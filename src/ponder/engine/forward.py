@@ -38,18 +38,20 @@ def forward(weights: Weights, x: Tensor, positions: Tensor, attend: Attend, mult
     functional = need_torch().nn.functional
     n, kind = len(x), weights.head.dtype
     width = (x.shape[1],)
-    q_size, kv_size = weights.heads * weights.head_size, weights.kv_heads * weights.head_size
+    q_size = weights.heads * weights.head_size
     cos, sin = rotation(weights, positions)
     for i, layer in enumerate(weights.layers):
         h = functional.rms_norm(x, width, layer.attention_norm, weights.epsilon).to(kind)
         qkv = multiply(h, layer.qkv, layer.qkv_bias).float()
-        q, k, v = qkv[:, :q_size], qkv[:, q_size:-kv_size], qkv[:, -kv_size:]
-        q = q.reshape(n, weights.heads, weights.head_size)
-        k = k.reshape(n, weights.kv_heads, weights.head_size)
+        heads = qkv.reshape(n, -1, weights.head_size)
+        qk, v = heads[:, : -weights.kv_heads], heads[:, -weights.kv_heads :]
         if layer.query_norm is not None and layer.key_norm is not None:
+            q, k = qk[:, : weights.heads], qk[:, weights.heads :]
             q = functional.rms_norm(q, (weights.head_size,), layer.query_norm, weights.epsilon)
             k = functional.rms_norm(k, (weights.head_size,), layer.key_norm, weights.epsilon)
-        seen = attend(i, rotate(q, cos, sin), rotate(k, cos, sin), v.reshape(n, weights.kv_heads, weights.head_size))
+            qk = need_torch().cat((q, k), 1)
+        qk = rotate(qk, cos, sin)
+        seen = attend(i, qk[:, : weights.heads], qk[:, weights.heads :], v)
         x = x + multiply(seen.reshape(n, q_size).to(kind), layer.output, None)
         h = functional.rms_norm(x, width, layer.feed_norm, weights.epsilon).to(kind)
         gate, up = multiply(h, layer.gate_up, None).chunk(2, dim=1)

@@ -6,14 +6,20 @@ on which others are in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ponder.core.model import Sampling
 from ponder.engine.backend import Logits
+from ponder.engine.threads import available
 
+_ROWS = 16
+"""Rows worked on together: what is computed of them stays in a core's own cache."""
 _BLOCK = 256
 """Tokens whose probabilities are summed before one of them is looked for."""
 _CANDIDATES = 512
@@ -44,7 +50,8 @@ def draw(logits: Logits, settings: Sequence[Sampling], numbers: npt.NDArray[np.f
     if len(rest):
         temperatures = np.array([settings[i].temperature for i in rest], np.float32)
         chosen = logits if len(rest) == len(settings) else logits[rest]
-        out[rest] = _pick(_weights(chosen, temperatures), numbers[rest])
+        aims = numbers[rest]
+        out[rest] = _by_rows(lambda some: _pick(_weights(chosen[some], temperatures[some]), aims[some]), len(rest))
     return out
 
 
@@ -58,9 +65,15 @@ def log_probabilities(logits: Logits) -> Logits:
 
 def of_tokens(logits: Logits, tokens: Tokens) -> npt.NDArray[np.float64]:
     """The untempered log-probability in nats of one token of each row, shape [rows]."""
-    top = logits.max(axis=1)
-    total = np.exp(logits - top[:, None]).sum(axis=1, dtype=np.float64)
-    return np.asarray(logits[np.arange(len(tokens)), tokens] - top - np.log(total), np.float64)
+
+    def some_rows(some: slice) -> npt.NDArray[np.float64]:
+        part = logits[some]
+        top = part.max(axis=1)
+        weights = part - top[:, None]
+        total = np.exp(weights, out=weights).sum(axis=1).astype(np.float64)
+        return np.asarray(part[np.arange(len(part)), tokens[some]] - top - np.log(total), np.float64)
+
+    return _by_rows(some_rows, len(tokens))
 
 
 def most_likely(logits: Logits, k: int) -> Tokens:
@@ -83,20 +96,33 @@ def _weights(logits: Logits, temperatures: npt.NDArray[np.float32]) -> Logits:
     return out
 
 
+def _by_rows(compute: Callable[[slice], npt.NDArray[Any]], rows: int) -> npt.NDArray[Any]:
+    """The results of consecutive rows, a few at a time, on all cores."""
+    parts = [slice(i, i + _ROWS) for i in range(0, rows, _ROWS)]
+    return np.concatenate([compute(p) for p in parts] if len(parts) < 2 else list(_threads().map(compute, parts)))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(available(), thread_name_prefix="ponder-draw")
+
+
 def _pick(weights: npt.NDArray[np.float32], numbers: npt.NDArray[np.float64]) -> Tokens:
     """Inverse of the cumulative weights, in two steps: which block, then which token of it."""
     rows, width = weights.shape
     whole = width // _BLOCK * _BLOCK
-    blocks = weights[:, :whole].reshape(rows, -1, _BLOCK).sum(axis=2, dtype=np.float64)
-    sums = np.cumsum(np.c_[blocks, weights[:, whole:].sum(axis=1, dtype=np.float64)], axis=1)
-    aims = numbers * sums[:, -1]
-    block = np.minimum((sums <= aims[:, None]).sum(axis=1), sums.shape[1] - 1)
-    out = np.empty(rows, np.int64)
-    for i, b in enumerate(block):
-        inside = np.cumsum(weights[i, b * _BLOCK : (b + 1) * _BLOCK], dtype=np.float64)
-        left = aims[i] - (sums[i, b - 1] if b else 0.0)
-        out[i] = b * _BLOCK + _first_above(inside, left)
-    return out
+    blocks = weights[:, :whole].reshape(rows, -1, _BLOCK).sum(axis=2)
+    sums = np.cumsum(np.c_[blocks, weights[:, whole:].sum(axis=1)], axis=1, dtype=np.float64)
+    aims = np.minimum(numbers * sums[:, -1], np.nextafter(sums[:, -1], 0))
+    block = (sums <= aims[:, None]).sum(axis=1)
+    before = np.take_along_axis(np.c_[np.zeros(rows), sums], block[:, None], axis=1)
+    places = block[:, None] * _BLOCK + np.arange(_BLOCK)
+    inside = np.where(places < width, np.take_along_axis(weights, np.minimum(places, width - 1), axis=1), 0)
+    inside = np.cumsum(inside, axis=1, dtype=np.float64)
+    # by rounding the aim may lie beyond what the block holds: then its last token with weight
+    aims = np.minimum(np.maximum(aims[:, None] - before, 0), np.nextafter(inside[:, -1:], 0))
+    found: Tokens = block * _BLOCK + (inside <= aims).sum(axis=1)
+    return found
 
 
 def _first_above(sums: npt.NDArray[np.float64], aim: float) -> int:

@@ -1,4 +1,4 @@
-"""Processor threads: how many there are, and that idle ones sleep."""
+"""Processor threads: how many there are, and how idle ones wait."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ def available() -> int:
     return cores or 1
 
 
+_SPINS = "10000"
+"""Rounds, about a tenth of a millisecond: longer than the gap between two products, shorter than a time slice."""
+
+
 @contextmanager
 def quiet_threads() -> Iterator[None]:
-    """Let idle OpenMP threads sleep: spinning ones make a busy machine ten times slower.
+    """Let idle OpenMP threads wait for a moment before they sleep.
 
-    OpenMP reads the variable once, when the library is loaded; a value the user has set stays.
+    Threads that always sleep at once are woken thousands of times a second, and decode at half the speed; those that
+    wait long take the processor from whoever they wait for on a busy machine (docs/guide/engine.md has the figures).
+    OpenMP reads the variable once, when the library is loaded; what the user has set stays.
     """
-    name = "OMP_WAIT_POLICY"
-    if name in os.environ:
+    if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
         yield
         return
-    os.environ[name] = "passive"
+    os.environ["GOMP_SPINCOUNT"] = _SPINS
     try:
         yield
     finally:
-        del os.environ[name]
+        del os.environ["GOMP_SPINCOUNT"]

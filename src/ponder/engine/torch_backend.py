@@ -31,7 +31,7 @@ _LONGEST_TAIL = 512
 
 @dataclass(eq=False, slots=True)
 class _Segment:
-    """Keys and values [layers, kv_heads, tokens, head_size] of tokens that follow each other."""
+    """Keys and values [layers, kv_heads, tokens, head_size] of tokens that follow each other, as products take them."""
 
     keys: Tensor
     values: Tensor
@@ -103,6 +103,7 @@ class TorchBackend:
         self._rooms = [_Rooms(weights, size) for size in _ROOMS]
         self._held = [_Sequence() for _ in range(sequences)]
         self._scale = weights.head_size**-0.5
+        self._flash = self._torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
     def evaluate(self, rows: Sequence[Row]) -> Logits:
         """See `Backend`."""
@@ -177,7 +178,8 @@ class TorchBackend:
         """Make the tail a segment."""
         if held.tail:
             keys, values = self._tail(held, held.tail)
-            held.parts = [*held.parts, (_Segment(keys.clone(), values.clone()), held.tail)]
+            kind = self.weights.head.dtype
+            held.parts = [*held.parts, (_Segment(keys.to(kind, copy=True), values.to(kind, copy=True)), held.tail)]
         self._leave(held)
 
     def _leave(self, held: _Sequence) -> None:
@@ -202,6 +204,11 @@ class TorchBackend:
 
     # ------------------------------------------------------------------ attention
 
+    def read_shared(self, q: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """What queries [kv_heads, queries, size] read of a segment, and their log-sum-exps [kv_heads, queries]."""
+        read, top = self._flash(q.to(keys.dtype)[None], keys[None], values[None], scale=self._scale)
+        return read[0].float(), top[0]
+
     def _plan(self, rows: Sequence[Row]) -> _Plan:
         singles: dict[int, list[tuple[int, _Sequence]]] = {}
         blocks: list[tuple[int, int, _Sequence]] = []
@@ -221,11 +228,18 @@ class TorchBackend:
         torch = self._torch
         tails = [
             _Tails(
-                torch, self._rooms[room], [at for at, _ in some], [h.slot for _, h in some], [h.tail for _, h in some]
+                torch,
+                self._rooms[room],
+                at,
+                [i for i, _ in some],
+                [h.slot for _, h in some],
+                [h.tail for _, h in some],
             )
             for room, some in singles.items()
         ]
-        readers = [_Readers(segment, used, torch.tensor(at)) for (_, used), (segment, at) in shared.items()]
+        readers = [
+            _Readers(segment, used, len(who), _places(torch, who, at)) for (_, used), (segment, who) in shared.items()
+        ]
         return _Plan(self, at, tails, readers, blocks)
 
 
@@ -255,20 +269,27 @@ def packed(weights: Weights) -> tuple[Weights, net.Multiply]:
         return replace(weights, layers=layers, head=pack(weights.head)), multiply
 
 
+def _places(torch: Any, places: list[int], n: int) -> Any:
+    """An index of these places of n; a slice, which copies nothing, if they are all of them in order."""
+    return slice(None) if places == list(range(n)) else torch.tensor(places)
+
+
 class _Tails:
     """Tails in rooms of one size that each get one token: where they are and how long."""
 
-    def __init__(self, torch: Any, rooms: _Rooms, rows: list[int], slots: list[int], lengths: list[int]) -> None:
+    def __init__(
+        self, torch: Any, rooms: _Rooms, batch: int, rows: list[int], slots: list[int], lengths: list[int]
+    ) -> None:
         self.rooms = rooms
-        self.rows = torch.tensor(rows)
+        self.rows = _places(torch, rows, batch)
         self.slots, self.places = torch.tensor(slots), torch.tensor(lengths)
         self.longest = max(lengths) + 1
         high = max(slots) + 1
         self.high = high if high <= 2 * len(slots) else None
-        where = self.slots if self.high is not None else torch.arange(len(slots))
-        ends = torch.zeros(high if self.high is not None else len(slots), dtype=torch.long)
-        ends[where] = self.places
-        self.where = where
+        count = high if self.high is not None else len(slots)
+        self.where = _places(torch, slots if self.high is not None else list(range(count)), count)
+        ends = torch.zeros(count, dtype=torch.long)
+        ends[self.where] = self.places
         beyond = torch.arange(self.longest)[None] > ends[:, None]
         self.mask = torch.zeros(beyond.shape).masked_fill_(beyond, float("-inf"))[:, None, None]
 
@@ -284,7 +305,8 @@ class _Readers:
 
     segment: _Segment
     used: int
-    rows: Tensor
+    count: int
+    rows: Tensor | slice
 
 
 class _Plan:
@@ -320,48 +342,31 @@ class _Plan:
     def _read_singles(self, layer: int, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
         torch, scale = self._backend._torch, self._backend._scale
         kv_heads, group, size = self._shape
-        most, total = (
-            out.new_full((self._n, kv_heads, group, 1), -torch.inf),
-            out.new_zeros((self._n, kv_heads, group, 1)),
-        )
+        weight = out.new_empty((self._n, kv_heads, group, 1))  # log-sum-exps of what was read so far
         for tails in self._tails:
             keys, values = tails.rooms.keys[layer], tails.rooms.values[layer]
             keys[tails.slots, :, tails.places] = k[tails.rows]
             values[tails.slots, :, tails.places] = v[tails.rows]
             keys, values = tails.cache(keys), tails.cache(values)
             asked = q.new_zeros((len(keys), kv_heads, group, size))
-            asked[tails.where] = q[tails.rows]
-            scores = torch.matmul(asked * scale, keys.transpose(2, 3)) + tails.mask
+            asked[tails.where] = q[tails.rows] * scale
+            scores = torch.matmul(asked, keys.transpose(2, 3)) + tails.mask
             top = scores.amax(-1, keepdim=True)
             weights = torch.exp(scores.sub_(top))
-            read = torch.matmul(weights, values)
-            most[tails.rows] = top[tails.where]
-            total[tails.rows] = weights.sum(-1, keepdim=True)[tails.where]
-            out[tails.rows] = read[tails.where]
+            total = weights.sum(-1, keepdim=True)
+            out[tails.rows] = torch.matmul(weights, values).div_(total)[tails.where]
+            weight[tails.rows] = total.log_().add_(top)[tails.where]
         for readers in self._readers:
-            n = len(readers.rows)
-            everybody = n == self._n
-            mine = q if everybody else q[readers.rows]
-            asked = mine.transpose(0, 1).reshape(kv_heads, n * group, size)
-            keys = readers.segment.keys[layer][:, : readers.used]
-            scores = torch.matmul(asked * scale, keys.transpose(1, 2))
-            top = scores.amax(-1, keepdim=True)
-            weights = torch.exp(scores.sub_(top))
-            read = torch.matmul(weights, readers.segment.values[layer][:, : readers.used])
-            sums = weights.sum(-1, keepdim=True)
-            top, sums = (t.reshape(kv_heads, n, group, 1).transpose(0, 1) for t in (top, sums))
+            n, rows = readers.count, readers.rows
+            read, also = self._backend.read_shared(
+                q[rows].transpose(0, 1).reshape(kv_heads, n * group, size),
+                readers.segment.keys[layer][:, : readers.used],
+                readers.segment.values[layer][:, : readers.used],
+            )
+            also = also.reshape(kv_heads, n, group, 1).transpose(0, 1)
             read = read.reshape(kv_heads, n, group, size).transpose(0, 1)
-            rows = slice(None) if everybody else readers.rows
-            higher = torch.maximum(most[rows], top)
-            before, now = torch.exp(most[rows] - higher), torch.exp(top - higher)
-            out[rows] = out[rows] * before + read * now
-            total[rows] = total[rows] * before + sums * now
-            most[rows] = higher
-        if len(self._tails) == 1 and len(self._tails[0].rows) == self._n:
-            out /= total
-        else:
-            for tails in self._tails:
-                out[tails.rows] = out[tails.rows] / total[tails.rows]
+            out[rows] = torch.lerp(out[rows], read, torch.sigmoid(also - weight[rows]))
+            weight[rows] = torch.logaddexp(weight[rows], also)
 
     def _read_block(self, layer: int, held: _Sequence, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Several new tokens of one sequence: everything before them, and each other causally."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ponder.engine.threads import quiet_threads
 from ponder.errors import MissingExtraError, ModelError
 
 if TYPE_CHECKING:
@@ -179,7 +180,8 @@ def need_torch() -> Any:
         MissingExtraError: it is not installed.
     """
     try:
-        import torch
+        with quiet_threads():
+            import torch
     except ImportError:
         raise MissingExtraError("the torch engine", "torch", "torch") from None
     return torch
