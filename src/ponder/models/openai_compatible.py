@@ -65,6 +65,7 @@ class OpenAICompatible(Model):
     first_pause_s: float = field(default=0.5, repr=False)
 
     name: ClassVar[str]
+    if_not_found: ClassVar[str] = "Does the URL end in /v1? Where only chats are taken, plain prompts need api=chat."
     _calls: ClassVar[Calls]
     _known_prompts: ClassVar[dict[int, int]]
 
