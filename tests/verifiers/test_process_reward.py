@@ -141,7 +141,7 @@ def test_a_pass_holds_as_many_tokens_as_allowed(tmp_path):
 
 
 def test_tokens_calls_and_operations_are_in_the_ledger_and_equal_texts_are_paid_once(tmp_path):
-    model, words, _ = tiny.qwen(tmp_path)
+    model, _words, _ = tiny.qwen(tmp_path)
     verifier = ProcessReward(str(tmp_path))
     (scores, ctx) = score(verifier, [TEXT, TEXT, STEPS[0]], calls=2)
     assert scores[0] == scores[1]
@@ -255,7 +255,7 @@ def test_pickled_missing_and_incomplete_weights_are_refused(tmp_path):
 
 
 def test_a_checkpoints_own_code_is_run_only_when_asked(tmp_path):
-    model, _, _ = tiny.qwen(tmp_path)
+    _model, _, _ = tiny.qwen(tmp_path)
     made = json.loads((tmp_path / "config.json").read_text())
     made["auto_map"] = {"AutoModel": "modeling_own.Own"}
     (tmp_path / "config.json").write_text(json.dumps(made))
@@ -297,7 +297,14 @@ def test_impossible_settings_are_refused(options, match):
 
 @pytest.mark.parametrize(
     "text",
-    ["process_reward(model=pooling:org/m@http://h:8000/v1, how=min)", "process_reward(model=a/b, format=skywork)"],
+    [
+        'process_reward(model="pooling:org/m@http://h:8000/v1", how=min)',
+        "process_reward(model=a/b, format=skywork)",
+        'outcome_reward(model="score:m@http://h", transform=sigmoid)',
+        "step_judge(model=sim:strong, scale=labels, votes=3)",
+        "rollout_value(rollouts=4, verifier=imperfect_oracle(false_positive=0.2))",
+    ],
 )
-def test_the_text_form_round_trips(text):
+def test_the_text_forms_round_trip(text):
     assert str(ponder.verifier(text)) == text
+    assert ponder.verifier(text.replace('"', "")) == ponder.verifier(text)

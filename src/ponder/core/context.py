@@ -428,6 +428,10 @@ class Context:
             scores.append(outcome)
         return scores
 
+    def knows(self, owner: object, key: Hashable) -> bool:
+        """Whether `once_each` would not have to ask."""
+        return (str(owner), self.problem.id, key) in self._known
+
     async def once_each(
         self, owner: object, keys: Iterable[K], ask: Callable[[K], Coroutine[Any, Any, V]]
     ) -> dict[K, V | Exception]:

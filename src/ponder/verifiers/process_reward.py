@@ -122,7 +122,10 @@ class ProcessReward(Verifier):
             if not text:
                 return []
             if not isinstance(model, RewardEndpoint):
-                prompt: list[Mapping[str, str]] = [{"role": "user", "content": question}, *({"role": "step", "content": s} for s in text)]
+                prompt: list[Mapping[str, str]] = [
+                    {"role": "user", "content": question},
+                    *({"role": "step", "content": s} for s in text),
+                ]
             elif self.format == "math_shepherd":
                 prompt = [{"role": "text", "content": shepherd_text(question, text)}]
             else:
