@@ -17,7 +17,7 @@ from ponder.verifiers.outcome_reward import OutcomeReward, load
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
-import tiny_rewards as tiny
+import tiny_rewards as tiny  # noqa: E402
 
 PROBLEM = ponder.Problem("p", ({"role": "user", "content": "What is 2+2?"},), "4")
 ANSWERS = ["4", "It is four, π times nothing.", ""]

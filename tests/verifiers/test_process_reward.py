@@ -21,7 +21,7 @@ from ponder.verifiers.process_reward import ProcessReward, load
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
-import tiny_rewards as tiny
+import tiny_rewards as tiny  # noqa: E402
 
 QUESTION = "What is 2+2?"
 STEPS = ["First, 2+2 is 4.", "Then + nothing - is left.", "So the answer is 4. π"]
@@ -230,12 +230,12 @@ def test_the_format_is_told_by_the_files_and_can_be_said(tmp_path):
         assert str(load(Settings(str(tmp_path / name)))).endswith(f"({name})")
     assert str(load(Settings(str(tmp_path / "rlhflow")), "math_shepherd")).endswith("(math_shepherd)")
     tiny.classifier(tmp_path / "orm", chat=False)
-    with pytest.raises(CapabilityError, match="format=qwen|skywork"):
+    with pytest.raises(CapabilityError, match="say it with format=qwen"):
         load(Settings(str(tmp_path / "orm")))
     with pytest.raises(CapabilityError, match="lacks the token <extra_0>"):
         load(Settings(str(tmp_path / "rlhflow")), "qwen")
+    tiny.saved(tmp_path / "headless", *tiny.qwen(tmp_path / "again")[:2])
     with pytest.raises(ModelError, match="has no head"):
-        tiny.saved(tmp_path / "headless", *tiny.qwen(tmp_path / "again")[:2])
         load(Settings(str(tmp_path / "headless")), "qwen")
 
 
@@ -250,7 +250,7 @@ def test_pickled_missing_and_incomplete_weights_are_refused(tmp_path):
         load(Settings(str(tmp_path)))
     (tmp_path / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(ModelNotFoundError, match="no .safetensors"):
+    with pytest.raises(ModelNotFoundError, match=r"no \.safetensors"):
         load(Settings(str(tmp_path)))
 
 

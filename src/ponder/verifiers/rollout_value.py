@@ -53,11 +53,11 @@ class RolloutValue(Verifier):
         values = await self._values(problem, list(dict.fromkeys(open_states)), ctx)
         whole = [item for item, state in zip(items, states, strict=True) if state not in values]
         finished = [item if isinstance(item, Candidate) else ctx.candidate(item) for item in whole]
-        graded = await ctx.score(problem, finished, self.verifier) if finished else []
+        graded = (await ctx.score(problem, finished, self.verifier)).tolist()
         own = {id(item): float(score) for item, score in zip(whole, graded, strict=True)}
 
         async def one(item: Scorable) -> float:
-            outcome = own[id(item)] if id(item) in own else values[item]  # type: ignore[index]
+            outcome = own[id(item)] if id(item) in own else values[item]
             if isinstance(outcome, Exception):
                 raise outcome
             return outcome
@@ -81,7 +81,7 @@ class RolloutValue(Verifier):
         twins = {place: replace(places[place], slot=f"{places[place].slot}, rollouts") for place in unknown}
         ends = await self._ends(list(twins.values()), ctx)
         candidates = [ctx.candidate(end) for twin in twins.values() for end in ends[twin]]
-        scores = iter(await ctx.score(problem, candidates, self.verifier) if candidates else ())
+        scores = iter((await ctx.score(problem, candidates, self.verifier)).tolist())
         for place, twin in twins.items():
             own = [float(next(scores)) for _ in ends[twin]]
             if len(own) < self.rollouts:

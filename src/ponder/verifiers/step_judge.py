@@ -1,7 +1,7 @@
 """A language model that judges each step of a solution, in the context of the steps before it.
 
-Paper    Zheng et al. 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena" (single-answer grading); stepwise as
-         in Yao et al. 2023, "Tree of Thoughts", which labels states and maps the labels to numbers.
+Paper    Zheng et al. 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena" (single-answer grading);
+         Yao et al. 2023, "Tree of Thoughts", which labels states and maps the labels to numbers.
 Equal    One prompt per step, a grade at the end of the reply; several votes are averaged.
 Differs  Grades are 0 to 10, or the labels right, unsure, wrong for 1, ½, 0. A reply without a grade is no vote, and a
          step without any vote has no score. A step that several outputs share is judged once.
