@@ -126,6 +126,8 @@ def test_chats_go_to_plain_completions_by_a_template_of_the_users(tmp_path):
     )
     _, server = with_server(lambda s: ask(at(s, str(own)), prefix="So"))
     assert server.requests[0]["prompt"] == "[user] How much is 2+2? [bot] So"
+    names = [OpenAICompatible("m", template=name).identity for name in ("chatml", str(own))]
+    assert len({*names, OpenAICompatible("m").identity}) == 3
     _, server = with_server(lambda s: ask(at(s, "chatml"), prompt="Q:", prefix=" A"))
     assert server.requests[0]["prompt"] == "Q: A"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +32,6 @@ def chat_template(source: str) -> Render:
     from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    if source == "chatml":
-        text = CHATML
-    else:
-        try:
-            text = Path(source).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ParameterError(
-                "openai",
-                "template",
-                source,
-                allowed="chatml, or a readable file with a Jinja template",
-                hint=str(error),
-            ) from None
-
     def refuse(message: str) -> None:
         raise TemplateError(message)
 
@@ -53,7 +40,7 @@ def chat_template(source: str) -> Render:
     )
     environment.globals["raise_exception"] = refuse
     try:
-        template = environment.from_string(text)
+        template = environment.from_string(_text(source))
     except TemplateError as error:
         raise ParameterError("openai", "template", source, allowed="a Jinja template", hint=str(error)) from None
 
@@ -67,3 +54,20 @@ def chat_template(source: str) -> Render:
             ) from None
 
     return render
+
+
+def template_digest(source: str) -> str:
+    """Changes whenever the template does."""
+    return blake2b(_text(source).encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+
+
+@lru_cache
+def _text(source: str) -> str:
+    if source == "chatml":
+        return CHATML
+    try:
+        return Path(source).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParameterError(
+            "openai", "template", source, allowed="chatml, or a readable file with a Jinja template", hint=str(error)
+        ) from None

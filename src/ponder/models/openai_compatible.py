@@ -21,7 +21,7 @@ from ponder.core.model import Capabilities, Completion, Finish, Model, Request
 from ponder.core.registry import MODELS, arguments_for, canonical, model
 from ponder.core.spec import Term
 from ponder.errors import CapabilityError, EndpointError, ModelError, ParameterError, SpecError
-from ponder.models._chat_template import chat_template
+from ponder.models._chat_template import chat_template, template_digest
 from ponder.models._openai_answers import as_object, cached, completions, count
 from ponder.models._openai_calls import Calls, Tries
 from ponder.models._openai_streams import BrokenStreamError, Streamed, events
@@ -129,7 +129,7 @@ class OpenAICompatible(Model):
     @property
     def identity(self) -> str:
         """Name and URL; the endpoint may change its weights behind them, which nobody can see from here."""
-        rendered = "" if self.template is None else f"/{self.template}"
+        rendered = "" if self.template is None else f"/template {template_digest(self.template)}"
         return f"openai:{self.served}@{self.url}/{self.api}{rendered}"
 
     # ------------------------------------------------------------------ sampling
@@ -193,7 +193,9 @@ class OpenAICompatible(Model):
             if sampling.logprobs is not None:
                 body["logprobs"] = max(sampling.logprobs, 1)
             return "/completions", body, False
-        messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else [dict(m) for m in asked]
+        messages: list[dict[str, Any]] = (
+            [{"role": "user", "content": asked}] if isinstance(asked, str) else [dict(m) for m in asked]
+        )
         if request.prefix:
             if self.prefix == "none":
                 raise CapabilityError(
@@ -201,8 +203,9 @@ class OpenAICompatible(Model):
                     "prefix=vllm|assistant|marked, or send chats as plain text (template=chatml or a file). "
                     "Where the server cannot, use strategies on whole answers (best_of_n, …) or a model in this process"
                 )
-            begun: dict[str, Any] = {"role": "assistant", "content": request.prefix}
-            messages.append({**begun, "prefix": True} if self.prefix == "marked" else begun)
+            messages.append({"role": "assistant", "content": request.prefix})
+            if self.prefix == "marked":
+                messages[-1]["prefix"] = True
             if self.prefix == "vllm":
                 body.update(continue_final_message=True, add_generation_prompt=False)
         body["messages"] = messages
