@@ -252,3 +252,25 @@ class TestReal:
         finally:
             engine.close()
             c.calibration.cache_clear()
+
+
+@pytest.mark.parametrize("_real", [pytest.param(0, marks=real)])
+def test_children_of_one_state_share_its_evaluated_text(_real, model):
+    """In the ledger: the second level evaluates a text once, whatever number of children it has."""
+    from ponder.core.context import Context
+    from ponder.processes.text_steps import TextSteps
+
+    async def run(children):
+        problem = ponder.Problem(f"p{children}", SUM)
+        sampling = Sampling(max_new_tokens=24, temperature=1.0)
+        ctx = Context(problem, TextSteps(model, "tokens", step_tokens=6), sampling=sampling)
+        ((state,),) = await ctx.extend([ctx.root()], [1])
+        first = ctx.ledger.total
+        await ctx.extend([state], [children])
+        both = ctx.ledger.total
+        return both.prompt_tokens - first.prompt_tokens, both.cached_tokens - first.cached_tokens, first.prompt_tokens
+
+    for children in (1, 6):
+        sent, reused, prompt = asyncio.run(run(children))
+        assert prompt + 4 <= sent <= prompt + 7  # sent once for all children, with the six tokens of their parent
+        assert sent - reused <= 2  # and all but the last of it taken from the cache

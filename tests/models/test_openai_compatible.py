@@ -103,8 +103,61 @@ def test_a_partial_chat_answer_is_continued_as_the_server_wants_it():
     _, vllm = with_server(lambda s: ask(model_at(s, prefix="vllm"), prefix="So"))
     assert vllm.requests[0]["messages"][-1] == {"role": "assistant", "content": "So"}
     assert vllm.requests[0]["continue_final_message"] is True
-    with pytest.raises(CapabilityError, match="prefix=vllm"):
+    assert vllm.requests[0]["add_generation_prompt"] is False
+    _, marked = with_server(lambda s: ask(model_at(s, prefix="marked"), prefix="So"))
+    assert marked.requests[0]["messages"][-1] == {"role": "assistant", "content": "So", "prefix": True}
+    with pytest.raises(CapabilityError, match=r"prefix=vllm.*strategies on whole answers"):
         with_server(lambda s: ask(model_at(s), prefix="So"))
+
+
+def test_chats_go_to_plain_completions_by_a_template_of_the_users(tmp_path):
+    def at(server, template):
+        model = model_at(server, template=template)
+        assert model.capabilities.chat and model.capabilities.prefix
+        return model
+
+    _, server = with_server(lambda s: ask(at(s, "chatml"), prefix="So"))
+    expected = "<|im_start|>user\nHow much is 2+2?<|im_end|>\n<|im_start|>assistant\nSo"
+    assert server.requests[0]["prompt"] == expected and "messages" not in server.requests[0]
+    own = tmp_path / "own.jinja"
+    own.write_text(
+        "{%- for m in messages -%}\n[{{ m.role }}] {{ m.content }}\n{%- endfor -%}\n"
+        "{% if add_generation_prompt %} [bot] {% endif %}"
+    )
+    _, server = with_server(lambda s: ask(at(s, str(own)), prefix="So"))
+    assert server.requests[0]["prompt"] == "[user] How much is 2+2? [bot] So"
+    names = [OpenAICompatible("m", template=name).identity for name in ("chatml", str(own))]
+    assert len({*names, OpenAICompatible("m").identity}) == 3
+    _, server = with_server(lambda s: ask(at(s, "chatml"), prompt="Q:", prefix=" A"))
+    assert server.requests[0]["prompt"] == "Q: A"
+
+
+def test_a_template_that_is_none_is_refused(tmp_path):
+    broken = tmp_path / "broken.jinja"
+    broken.write_text("{% for m in messages %}")
+    strict = tmp_path / "strict.jinja"
+    strict.write_text("{{ raise_exception('roles must alternate') }}")
+    with pytest.raises(ParameterError, match="a readable file"):
+        OpenAICompatible("m", template=str(tmp_path / "nowhere"))
+    with pytest.raises(ParameterError, match="a Jinja template"):
+        OpenAICompatible("m", template=str(broken))
+    with pytest.raises(ParameterError, match="none with api=chat"):
+        OpenAICompatible("m", api="chat", template="chatml")
+    with pytest.raises(ParameterError, match="roles must alternate"):
+        with_server(lambda s: ask(model_at(s, template=str(strict))))
+
+
+def test_a_search_in_steps_runs_on_plain_completions_with_a_template():
+    def steps(prompt, seed, index):
+        return "Add.\n\nCarry on." if prompt[-10:] == "assistant\n" else "The answer is 4."
+
+    async def body(server):
+        model = model_at(server, template="chatml", logprobs=True)
+        return await ponder.asolve("2+2?", model=model, strategy="beam_search(n=2, branch=2)", task=testing.Sums())
+
+    result, server = with_server(body, answers=steps)
+    assert result.answer == "4" and all("prompt" in sent for sent in server.requests)
+    assert any(sent["prompt"].endswith("assistant\nAdd.\n\n") for sent in server.requests)
 
 
 def test_messages_need_a_chat_endpoint():

@@ -125,3 +125,79 @@ def test_an_unknown_prefix_capability_is_tried():
     model = Reciter()
     model.capabilities = change(model.capabilities, prefix=None)
     assert run(TextSteps(model, "line"))[0][0].finish == "stop"
+
+
+WORDS = 'He said "Stop it!" Then 3.14 was pi. Was it?\nYes. 好。是。'
+
+
+@pytest.mark.parametrize("says_why", [True, False])
+def test_sentences_are_steps_and_join_to_the_whole_text(says_why):
+    (candidate,), ctx = run(TextSteps(Reciter(WORDS, says_why), "sentence"))
+    steps = ['He said "Stop it!" ', "Then 3.14 was pi. ", "Was it?\n", "Yes. ", "好。", "是。"]
+    assert candidate.state.steps() == steps and candidate.finish == "stop"
+    written = ctx.ledger.total.generated_tokens
+    assert written > candidate.n_tokens  # what was thrown away is paid for
+
+
+def test_a_sentence_longer_than_a_step_is_cut_at_its_length():
+    (candidate,), _ = run(TextSteps(Reciter("One two three four. Five."), "sentence", step_tokens=3))
+    assert candidate.state.steps() == ["One two three", " four. ", "Five."]
+
+
+def test_a_pattern_ends_a_step():
+    text = "Step 1: add.\nCarry on.\nStep 2: carry.\nStep 3: done."
+    process = TextSteps(Reciter(text), "pattern", pattern=r"\n(?=Step \d)")
+    (candidate,), _ = run(process)
+    assert candidate.state.steps() == ["Step 1: add.\nCarry on.\n", "Step 2: carry.\n", "Step 3: done."]
+    ahead = TextSteps(Reciter(text), "pattern", pattern=r"(?=Step \d)")
+    assert run(ahead)[0][0].state.steps() == candidate.state.steps()
+    assert process.identity != ahead.identity != TextSteps(Reciter(text), "line").identity
+
+
+def test_a_pattern_that_is_fixed_text_is_left_to_the_server():
+    process = TextSteps(Reciter("a; b; c"), "pattern", pattern="; ")
+    (candidate,), ctx = run(process)
+    assert candidate.state.steps() == ["a; ", "b; ", "c"]
+    assert ctx.ledger.total.generated_tokens == candidate.n_tokens == 3
+
+
+@dataclass
+class Deaf(Reciter):
+    """Does not stop where it is told to."""
+
+    async def sample(self, request):
+        deaf = change(request, sampling=change(request.sampling, stop=()))
+        async for position, completion in super().sample(deaf):
+            words = tuple(re.findall(r"\s|\S+", completion.text))
+            scores = (-0.5,) * len(words)
+            counted = {"n_tokens": len(words), "tokens": words, "token_logprobs": scores, "logprob": sum(scores)}
+            yield position, change(completion, **counted)
+
+
+@pytest.mark.parametrize("step", ["line", "paragraph"])
+def test_a_server_that_does_not_stop_is_cut_and_its_tokens_counted(step):
+    model = Deaf()
+    (candidate,), ctx = run(TextSteps(model, step))
+    assert candidate.output == model.text
+    assert [s.strip() for s in candidate.state.steps() if s.strip()] == [
+        "First, add.",
+        "Then carry.",
+        "The answer is 42.",
+    ]
+    n = len(re.findall(r"\s|\S+", model.text))
+    assert candidate.n_tokens == n and candidate.logprob == -0.5 * n
+    assert ctx.ledger.total.generated_tokens > n
+
+
+@pytest.mark.parametrize("pattern", [None, "(", "x*"])
+def test_a_pattern_that_ends_nothing_is_refused(pattern):
+    with pytest.raises(ParameterError, match="pattern"):
+        TextSteps(Reciter(), "pattern", pattern=pattern)
+    with pytest.raises(ParameterError, match="pattern"):
+        TextSteps(Reciter(), "line", pattern="x")
+
+
+def test_stepping_by_sentence_works_from_the_text_form():
+    process = "text_steps(step=sentence, step_tokens=32)"
+    result = ponder.solve("Q", model=Reciter(WORDS), strategy="beam_search(n=4, branch=2)", process=process)
+    assert result.output == WORDS and result.details["depth"] == 6

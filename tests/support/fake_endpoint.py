@@ -38,6 +38,7 @@ class FakeEndpoint:
         token_delay_s: between streamed tokens.
         logprobs: whether it gives any; `"nan"` gives null instead of numbers.
         usage: whether it says how many tokens there were.
+        rewards: an attribute; (path, body) to the `data` of an answer, for a server of reward models.
         port: 0 takes a free one.
         log_path: file that gets one JSON line for each request that was answered.
     """
@@ -51,6 +52,7 @@ class FakeEndpoint:
         self.completions = self.prompt_tokens = self.completion_tokens = 0
         self.in_flight = self.in_flight_most = self.open_streams = 0
         self.keys, self._peers = set(), set()
+        self.rewards = None
 
     @property
     def connections(self):
@@ -61,6 +63,8 @@ class FakeEndpoint:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._serve)
         app.router.add_post("/v1/completions", self._serve)
+        for route in ("pooling", "score", "classify"):
+            app.router.add_post(f"/v1/{route}", self._serve)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
@@ -105,6 +109,10 @@ class FakeEndpoint:
         if fault == "too_long":
             message = "This model's maximum context length is 8 tokens"
             return web.json_response({"error": {"message": message}}, status=400)
+        if self.rewards is not None:
+            usage = {"prompt_tokens": len(json.dumps(body).split())}
+            self.prompt_tokens += usage["prompt_tokens"]
+            return web.json_response({"data": self.rewards(request.path, body), "usage": usage})
         chat = "messages" in body
         prompt = json.dumps(body["messages"], ensure_ascii=False) if chat else body["prompt"]
         n = 0 if fault == "no_choices" else min(1 if self.ignore_n else body.get("n", 1), self.at_most)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from ponder.core.answers import Same
     from ponder.core.selector import Selection, Selector
     from ponder.core.strategy import Result, Status
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 _READ_AT_ONCE = 1024
 """Stored completions read at once; in between, whatever else waits has its turn."""
@@ -130,6 +133,7 @@ class Context:
         self._next_index = 0
         self._holds: list[Spend] = []
         self._why: dict[int, Exception] = {}
+        self._known: dict[Hashable, Any] = {}
 
     # ------------------------------------------------------------------ randomness
 
@@ -249,7 +253,7 @@ class Context:
             self._next_slot[state.path] = first + count
             slots.append(range(first, first + count))
         wanted = [(s, k) for s, k in zip(states, slots, strict=True) if k]
-        scope = self._scope("extend")
+        scope = self._scope(self._extending)
         scope._hold, scope.to_end = hold, to_end
         groups: dict[State, list[State]] = {state: [] for state in states}
         if wanted:
@@ -268,7 +272,7 @@ class Context:
 
         A state whose call failed, or that the budget did not allow, has none.
         """
-        scope = self._scope("extend")
+        scope = self._scope(self._extending)
         groups: dict[State, list[State]] = {state: [] for state in states}
         listing = self.process.branch(states, scope, most=most)
         async with aclosing(cast(AsyncGenerator[tuple[State, list[State]], None], listing)) as found:
@@ -347,7 +351,8 @@ class Context:
             raise ParameterError("score", "verifier", None, allowed="a verifier", hint="for example log_probability")
         scores = np.full(len(items), np.nan)
         open_items = [i for i, item in enumerate(items) if item.error is None]
-        self.release_holds(len(items))
+        if not self._verifying:  # a verifier that asks another one holds nothing
+            self.release_holds(len(items))
         unit = Spend(verifier_calls=1)
         allowed = self.meter.affordable(unit)
         if allowed < len(open_items):
@@ -422,6 +427,35 @@ class Context:
                 outcome = math.nan
             scores.append(outcome)
         return scores
+
+    def knows(self, owner: object, key: Hashable) -> bool:
+        """Whether `once_each` would not have to ask."""
+        return (str(owner), self.problem.id, key) in self._known
+
+    async def once_each(
+        self, owner: object, keys: Iterable[K], ask: Callable[[K], Coroutine[Any, Any, V]]
+    ) -> dict[K, V | Exception]:
+        """What `ask` says about each distinct key, all asked at once; what is known from before is not asked again.
+
+        Known is what the same `owner` (by its text form) was told before in this problem's run. An exception stands
+        for its key and is not remembered, so that a budget that has room again is tried again.
+
+        Raises:
+            CapabilityError, …: what would fail for every key alike.
+        """
+        place = (str(owner), self.problem.id)
+        distinct = list(dict.fromkeys(keys))
+        fresh = [key for key in distinct if (*place, key) not in self._known]
+        outcomes: dict[K, V | Exception] = {}
+        told = await asyncio.gather(*(ask(key) for key in fresh), return_exceptions=True)
+        for key, outcome in zip(fresh, told, strict=True):
+            if isinstance(outcome, BaseException):
+                if not isinstance(outcome, Exception) or _is_configuration(outcome):
+                    raise outcome
+                outcomes[key] = outcome
+            else:
+                self._known[(*place, key)] = outcome
+        return {key: outcomes[key] if key in outcomes else self._known[(*place, key)] for key in distinct}
 
     async def select(self, result: Result, selector: Selector, k: int = 1) -> Result:
         """The result with its choice made by `selector`; a result without candidates stays as it is."""
@@ -685,14 +719,14 @@ class Context:
 
     async def evaluate(self, n: int, compute: Callable[[int], Any]) -> tuple[int, Any]:
         """Spend up to `n` function evaluations: `(m, compute(m))` for the `m` ≤ n that the budget allows."""
-        unit = Spend(function_evaluations=1, model_calls=1)
+        unit = Spend(function_evaluations=1, model_calls=0 if self._verifying else 1)
         m = int(min(n, self.meter.affordable(unit + self._hold)))
         if m < n:
             self._fall_short(f"the budget allowed {m} of {n} function evaluations")
         if m == 0:
             return 0, None
         self._hold_back(m)
-        spent = Spend(function_evaluations=m, model_calls=m)
+        spent = unit.times(m)
         self.meter.settle(Spend(), spent)
         started = time.monotonic()
         value = compute(m)
@@ -718,6 +752,11 @@ class Context:
 
     _hold: Spend = Spend()
     _generated: bool = False
+
+    @property
+    def _extending(self) -> str:
+        """The stage of further steps: what a verifier has written (rollouts) is its own cost."""
+        return self.stage if self._verifying else "extend"
 
     def _scope(self, stage: str, *, verifying: bool | None = None) -> Context:
         """A view of this context under which costs go to another stage."""

@@ -1,4 +1,4 @@
-"""Requests to an OpenAI-compatible endpoint: connections, tries, and what its errors mean.
+"""Requests to an endpoint: connections, tries, and what its errors mean.
 
 One connection pool serves an event loop. Failures that may pass are tried again with growing, jittered pauses,
 and `Retry-After` is obeyed. An error is never an answer, and neither is a body without the protocol's shape.
@@ -15,15 +15,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
 from ponder.errors import AuthenticationError, ContextLengthError, EndpointError, ModelError
 from ponder.models._openai_answers import as_object, count, has_text, loads, said
-
-if TYPE_CHECKING:
-    from ponder.models.openai_compatible import OpenAICompatible
 
 _T = TypeVar("_T")
 
@@ -51,21 +48,66 @@ class Tries:
         return time.monotonic() - self.started
 
 
+class Endpoint(Protocol):
+    """Who is called: address, key, limits, and what messages say."""
+
+    @property
+    def served(self) -> str:
+        """The model's name at the endpoint."""
+
+    @property
+    def url(self) -> str:
+        """What paths are added to."""
+
+    @property
+    def key_env(self) -> str:
+        """Environment variable that holds the key."""
+
+    @property
+    def timeout_s(self) -> float:
+        """For one request."""
+
+    @property
+    def max_retries(self) -> int:
+        """Further tries of a request whose failure may pass."""
+
+    @property
+    def first_pause_s(self) -> float:
+        """Before the first of them."""
+
+    @property
+    def if_not_found(self) -> str:
+        """What a 404 should make the reader ask."""
+
+
+def no_choices(answer: Mapping[str, Any]) -> str | None:
+    """Why a body holds no completions; None if it does.
+
+    Choices without any text of which the endpoint does not say that they cost something are garbage, too.
+    """
+    choices = answer.get("choices")
+    if not isinstance(choices, list):
+        return "it has no choices"
+    free = not count(as_object(answer.get("usage")).get("completion_tokens"))
+    return "no choice has text" if choices and free and not has_text(answer) else None
+
+
 class Calls:
     """What a model sends, and how it takes what comes back.
 
     Args:
         model: its address, key, limits and name for messages.
+        flaw: says why a body is no answer, or None if it is one.
     """
 
-    def __init__(self, model: OpenAICompatible) -> None:
-        self._model = model
+    def __init__(self, model: Endpoint, flaw: Callable[[Mapping[str, Any]], str | None] = no_choices) -> None:
+        self._model, self._flaw = model, flaw
         self._sessions: dict[int, tuple[asyncio.AbstractEventLoop, Any]] = {}
         self._answered = False
         self._urls: dict[str, Any] = {}
 
     async def ask(self, path: str, body: Mapping[str, Any], tries: Tries) -> Mapping[str, Any]:
-        """The answer to a request: an object with a list of choices.
+        """The answer to a request: an object without a flaw.
 
         Raises:
             ModelError: it failed for good, or too often.
@@ -121,10 +163,7 @@ class Calls:
             raise EndpointError(f"{self._model}: the endpoint does not stream (it sent a whole answer)", status=200)
 
     def _answer(self, raw: bytes, headers: Mapping[str, str]) -> Mapping[str, Any]:
-        """The object that a body holds, if it is an answer at all.
-
-        Choices without any text of which the endpoint does not say that they cost something are garbage, too.
-        """
+        """The object that a body holds, if it is an answer at all."""
         try:
             answer = loads(raw)
         except ValueError:
@@ -138,12 +177,8 @@ class Calls:
             raise _PassingError(
                 EndpointError(f"{self._model}: {self.clean(said(raw))}", status=200), _retry_after(headers)
             )
-        choices = answer.get("choices")
-        if not isinstance(choices, list):
-            raise self._garbage("it has no choices", raw)
-        free = not count(as_object(answer.get("usage")).get("completion_tokens"))
-        if choices and free and not has_text(answer):
-            raise self._garbage("no choice has text", raw)
+        if (why := self._flaw(answer)) is not None:
+            raise self._garbage(why, raw)
         return answer
 
     def _garbage(self, why: str, raw: bytes) -> _PassingError:
@@ -195,7 +230,7 @@ class Calls:
     def _nobody(self, failure: Any) -> EndpointError:
         return EndpointError(
             f"{self._model}: nothing answers at {self._model.url} ({failure.os_error or failure}). Start the server "
-            f"(for example: vllm serve {self._model.served}), or check the URL (it usually ends in /v1).",
+            f"(for example: vllm serve {self._model.served}), or check the URL.",
             fatal=True,
         )
 
@@ -209,8 +244,7 @@ class Calls:
             )
         if status == 404:
             return EndpointError(
-                f"{model}: HTTP 404: {told}. Is {model.served!r} served there, and does the URL end in /v1? "
-                "Where only chats are taken, plain prompts need api=chat.",
+                f"{model}: HTTP 404: {told}. Is {model.served!r} served there? {model.if_not_found}",
                 status=404,
                 fatal=True,
             )

@@ -21,6 +21,7 @@ from ponder.core.model import Capabilities, Completion, Finish, Model, Request
 from ponder.core.registry import MODELS, arguments_for, canonical, model
 from ponder.core.spec import Term
 from ponder.errors import CapabilityError, EndpointError, ModelError, ParameterError, SpecError
+from ponder.models._chat_template import chat_template, template_digest
 from ponder.models._openai_answers import as_object, cached, completions, count
 from ponder.models._openai_calls import Calls, Tries
 from ponder.models._openai_streams import BrokenStreamError, Streamed, events
@@ -47,8 +48,11 @@ class OpenAICompatible(Model):
         max_n: largest `n` that one request asks for.
         n: whether the endpoint honours `n`; none is unknown.
         logprobs: whether it gives log-probabilities; none is unknown.
-        prefix: how a partial answer is continued: `vllm` (continue_final_message), `assistant` (a last
-            assistant message is continued, as llama-server does), or `none`. Plain completions always can.
+        prefix: how a partial answer is continued in a chat: `vllm` (continue_final_message), `assistant` (a last
+            assistant message is continued, as llama-server does), `marked` (a last assistant message with
+            `prefix: true`, as Mistral and DeepSeek want it), or `none`. Plain completions always can.
+        template: sends chats as plain completions, so that a partial answer is continued whatever the server does with
+            messages: `chatml`, or a file with the model's own chat template (Jinja, as in tokenizer_config.json).
     """
 
     served: str
@@ -61,10 +65,12 @@ class OpenAICompatible(Model):
     max_n: int = 128
     n: bool | None = None
     logprobs: bool | None = None
-    prefix: Literal["none", "vllm", "assistant"] = "none"
+    prefix: Literal["none", "vllm", "assistant", "marked"] = "none"
+    template: str | None = None
     first_pause_s: float = field(default=0.5, repr=False)
 
     name: ClassVar[str]
+    if_not_found: ClassVar[str] = "Does the URL end in /v1? Where only chats are taken, plain prompts need api=chat."
     _calls: ClassVar[Calls]
     _known_prompts: ClassVar[dict[int, int]]
 
@@ -78,16 +84,27 @@ class OpenAICompatible(Model):
             raise ParameterError(
                 self, "url", "…", allowed="a URL without a user or key", hint=f"Put the key into ${self.key_env}"
             )
+        if self.template is not None and self.api == "chat":
+            raise ParameterError(
+                self,
+                "template",
+                self.template,
+                allowed="none with api=chat",
+                hint="A server's chat uses its own template",
+            )
         object.__setattr__(self, "url", self.url.rstrip("/"))
+        if self.template is not None:
+            chat_template(self.template)  # one that cannot be read is refused now
+        plain = self.api == "completions" or self.template is not None
         capabilities = Capabilities(
-            chat=self.api != "completions",
+            chat=self.api != "completions" or self.template is not None,
             plain=True,
             n=self.n,
             max_n=self.max_n,
             seeds=None,
             logprobs=self.logprobs,
             max_top_logprobs=20,
-            prefix=True if self.api == "completions" else self.prefix != "none" or None,
+            prefix=True if plain else self.prefix != "none" or None,
             prompt_cache=None,
         )
         object.__setattr__(self, "capabilities", capabilities)
@@ -112,7 +129,8 @@ class OpenAICompatible(Model):
     @property
     def identity(self) -> str:
         """Name and URL; the endpoint may change its weights behind them, which nobody can see from here."""
-        return f"openai:{self.served}@{self.url}/{self.api}"
+        rendered = "" if self.template is None else f"/template {template_digest(self.template)}"
+        return f"openai:{self.served}@{self.url}/{self.api}{rendered}"
 
     # ------------------------------------------------------------------ sampling
 
@@ -148,7 +166,10 @@ class OpenAICompatible(Model):
     def _body(self, request: Request) -> tuple[str, dict[str, Any], bool]:
         """Path and body of a request, and whether it is a chat."""
         sampling = request.sampling
-        chat = self.api == "chat" or (self.api == "auto" and not isinstance(request.prompt, str))
+        asked: Any = request.prompt
+        if self.template is not None and not isinstance(asked, str):
+            asked = chat_template(self.template)(asked)
+        chat = self.api == "chat" or (self.api == "auto" and not isinstance(asked, str))
         body: dict[str, Any] = {
             "model": self.served,
             "temperature": sampling.temperature,
@@ -163,22 +184,28 @@ class OpenAICompatible(Model):
         body.update({k: v for k, v in (("top_k", sampling.top_k), ("min_p", sampling.min_p)) if v is not None})
         body.update(sampling.extra)
         if not chat:
-            if not isinstance(request.prompt, str):
+            if not isinstance(asked, str):
                 raise CapabilityError(
-                    f"{self} takes plain text (api=completions), and the prompt is a chat; use api=chat"
+                    f"{self} takes plain text (api=completions), and the prompt is a chat; use api=chat, or say with "
+                    "template=chatml (or a file) how its chats are written"
                 )
-            body["prompt"] = request.prompt + request.prefix
+            body["prompt"] = asked + request.prefix
             if sampling.logprobs is not None:
                 body["logprobs"] = max(sampling.logprobs, 1)
             return "/completions", body, False
-        asked = request.prompt
-        messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else [dict(m) for m in asked]
+        messages: list[dict[str, Any]] = (
+            [{"role": "user", "content": asked}] if isinstance(asked, str) else [dict(m) for m in asked]
+        )
         if request.prefix:
             if self.prefix == "none":
                 raise CapabilityError(
-                    f"{self} is not known to continue a partial answer; say how with prefix=vllm|assistant"
+                    f"{self} is not known to continue a partial answer, which what works in steps needs; say how with "
+                    "prefix=vllm|assistant|marked, or send chats as plain text (template=chatml or a file). "
+                    "Where the server cannot, use strategies on whole answers (best_of_n, …) or a model in this process"
                 )
             messages.append({"role": "assistant", "content": request.prefix})
+            if self.prefix == "marked":
+                messages[-1]["prefix"] = True
             if self.prefix == "vllm":
                 body.update(continue_final_message=True, add_generation_prompt=False)
         body["messages"] = messages

@@ -4,10 +4,15 @@ A step ends after a delimiter, after so many tokens, or only with the answer. Th
 the text; an empty step ends the answer (but for a single blank line), and so does the last step
 allowed. A partial answer is continued verbatim (the model must offer `prefix`), never put through the
 chat template again.
+
+A server stops at a line, a paragraph or another fixed text by itself. Sentences and patterns are cut out of a
+continuation of `step_tokens` tokens: what comes after the first end is thrown away, and in the ledger all the same.
+So is what a server writes that does not stop where it is told to.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
@@ -27,6 +32,8 @@ _SAMPLING_FIELDS = frozenset(f.name for f in fields(Sampling))
 _ENDS = frozenset({"", "<|im_end|>", "<|endoftext|>", "</s>", "<|eot_id|>", "<end_of_turn>", "<|end|>"})
 """How backends write the token that ends an answer, in a list of alternatives."""
 _DELIMITERS = {"line": "\n", "paragraph": "\n\n"}
+_SENTENCE_END = r"[.!?。！？]+[\"'”’)\]]*\s+|[。！？]|\n+"
+_SPECIAL = frozenset(r"\.^$*+?{}[]|()")
 
 
 @process("text_steps")
@@ -36,30 +43,64 @@ class TextSteps(Process):
 
     Args:
         model: writes it.
-        step: `answer` (one step), `line`, `paragraph`, or `tokens`.
+        step: `answer` (one step), `line`, `paragraph`, `sentence`, `tokens`, or `pattern`.
         step_tokens: length limit of one step; for `tokens`, its length.
+        pattern: for `step=pattern`: a regular expression of what ends a step, such as `\n(?=Step \d)`. It is looked for
+            after the first character that is not blank.
         max_steps: after so many steps the answer ends.
         answer_marker: text after which a step completes the answer, such as `\boxed{`.
     """
 
     model: Model
-    step: Literal["answer", "line", "paragraph", "tokens"] = "answer"
+    step: Literal["answer", "line", "paragraph", "sentence", "tokens", "pattern"] = "answer"
     step_tokens: int = 256
     max_steps: int = 40
     answer_marker: str | None = None
+    pattern: str | None = None
 
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
         if self.step_tokens < 1 or self.max_steps < 1:
             raise ParameterError(self, "step_tokens/max_steps", (self.step_tokens, self.max_steps), allowed="≥ 1")
+        if (self.step == "pattern") != (self.pattern is not None):
+            raise ParameterError(
+                self, "pattern", self.pattern, allowed="a regular expression if step=pattern, else none"
+            )
+        try:
+            end = re.compile(self._end) if self._end is not None else None
+        except re.error as error:
+            raise ParameterError(self, "pattern", self.pattern, allowed=f"a regular expression ({error})") from None
+        if end is not None and end.fullmatch(""):
+            raise ParameterError(self, "pattern", self.pattern, allowed="a regular expression that needs some text")
         if self.step != "answer":
             self.model.require("prefix", f"text in steps of one {self.step}", "Use step=answer.")
 
     @property
     def identity(self) -> str:
         """The model's identity and the way of stepping."""
-        return f"{self.model.identity}/{self.step}/{self.step_tokens}/{self.max_steps}"
+        parts = [
+            self.model.identity,
+            self.step,
+            self.step_tokens,
+            self.max_steps,
+            *([self.pattern] * bool(self.pattern)),
+        ]
+        return "/".join(map(str, parts))
+
+    @property
+    def _delimiter(self) -> str | None:
+        """The fixed text that ends a step, if it is one."""
+        fixed = self.pattern is not None and not _SPECIAL.intersection(self.pattern)
+        return self.pattern if fixed else _DELIMITERS.get(self.step)
+
+    @property
+    def _end(self) -> str | None:
+        """What ends a step, as a regular expression."""
+        if self.step == "sentence":
+            return _SENTENCE_END
+        fixed = _DELIMITERS.get(self.step)
+        return self.pattern if fixed is None else re.escape(fixed)
 
     async def extend(
         self, states: Sequence[State], slots: Sequence[Sequence[int]], ctx: Context
@@ -83,13 +124,16 @@ class TextSteps(Process):
         )
         async with aclosing(completions):
             async for position, completion in completions:
-                finish = completion.finish if last else self._finish(state, completion, left)
-                ended_by_delimiter = finish is None and self.step in _DELIMITERS and completion.finish == "stop"
+                cut = None if last or completion.error is not None else self._cut(completion)
+                step = cut or completion
+                finish = step.finish if last else self._finish(state, step, left, cut=cut is not None)
+                end = self._delimiter or ""
+                stopped = cut is None and finish is None and completion.finish == "stop" and not step.text.endswith(end)
                 yield state.child(
                     slots[position],
-                    completion.text + _DELIMITERS[self.step] if ended_by_delimiter else completion.text,
-                    logprob=completion.logprob,
-                    n_tokens=completion.n_tokens,
+                    step.text + end if stopped else step.text,
+                    logprob=step.logprob,
+                    n_tokens=step.n_tokens,
                     payload=completion,
                     finish=finish,
                     error=completion.error,
@@ -143,11 +187,33 @@ class TextSteps(Process):
         return instructed(state.problem.prompt, instruction) if instruction else state.problem.prompt
 
     def _for_one_step(self, whole: Sampling, left: int, last: bool) -> Sampling:
-        delimiter = _DELIMITERS.get(self.step)
+        delimiter = self._delimiter
         stop = whole.stop if last or delimiter is None else (*whole.stop, delimiter)
         return replace(whole, max_new_tokens=left if last else min(left, self.step_tokens), stop=stop)
 
-    def _finish(self, parent: State, completion: Completion, left: int) -> str | None:
+    def _cut(self, completion: Completion) -> Completion | None:
+        """The first step of a continuation that holds more than it; None if it does not.
+
+        Its tokens are counted, and their log-probabilities added up, where the backend names them; else they are
+        shared out by length, and the log-probability is unknown.
+        """
+        text = completion.text
+        begin = len(text) - len(text.lstrip())
+        ends = () if self._end is None else re.compile(self._end).finditer(text, begin)
+        end = next((found.end() for found in ends if found.end() > begin), len(text))
+        if not text[end:].strip():
+            return None
+        kept = text[:end]
+        if completion.tokens is None or completion.token_logprobs is None:
+            share = -(-completion.n_tokens * end // len(text))
+            return replace(completion, text=kept, n_tokens=share, logprob=None)
+        n = length = 0
+        while length < end and n < len(completion.tokens):
+            length += len(completion.tokens[n])
+            n += 1
+        return replace(completion, text=kept, n_tokens=n, logprob=sum(completion.token_logprobs[:n]))
+
+    def _finish(self, parent: State, completion: Completion, left: int, *, cut: bool) -> str | None:
         """Why the answer is complete with a step that need not be the last, or None.
 
         A backend that does not say which stop text ended the step is taken to mean the delimiter: if it
@@ -159,12 +225,16 @@ class TextSteps(Process):
             return completion.finish
         if marked:
             return "stop"
+        if cut:
+            return None
         if not completion.text.strip():
-            known_blank = completion.stop_reason is not None and completion.stop_reason == _DELIMITERS.get(self.step)
+            known_blank = completion.stop_reason is not None and completion.stop_reason == self._delimiter
             return None if known_blank and parent.step is not None and str(parent.step).strip() else "stop"
         if completion.finish == "length":
             return "length" if completion.n_tokens >= left else None
-        return None if completion.stop_reason in (None, _DELIMITERS.get(self.step)) else "stop"
+        if self._delimiter is None:
+            return "stop"  # it was not told to stop anywhere
+        return None if completion.stop_reason in (None, self._delimiter) else "stop"
 
     def horizon(self, problem: Problem) -> int:
         """The most steps that an answer has."""

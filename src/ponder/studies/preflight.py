@@ -235,9 +235,29 @@ async def _try_verifier(model: Model, task: Task, verifier: Verifier, runtime: R
     usable = [(r, w) for r, w in zip(right, wrong, strict=True) if not math.isnan(r + w)]
     if len(usable) < 2:
         return Finding("verifier", "unknown", "too few known cases could be scored")
-    better = sum((r > w) + 0.5 * (r == w) for r, w in usable) / len(usable)
-    detail = f"a right answer scored above a wrong one in {better:.0%} of {len(usable)} known pairs"
+    better = sum(map(_ahead, *zip(*usable, strict=True))) / len(usable)
+    overall = auroc([r for r, _ in usable], [w for _, w in usable])
+    detail = (
+        f"a right answer scored above a wrong one in {better:.0%} of {len(usable)} known pairs, "
+        f"AUROC {overall:.2f} over all"
+    )
     return Finding("verifier", "yes" if better > 0.6 else "no", detail + ("" if better > 0.6 else " (chance is 50%)"))
+
+
+def auroc(right: Sequence[float], wrong: Sequence[float]) -> float:
+    """The chance that the score of a right answer is above that of a wrong one, whatever problem it is from.
+
+    Ties count half. Pairs of one problem say whether a verifier can choose among its samples; this says also whether
+    one threshold could serve all problems.
+
+    >>> auroc([0.9, 0.4], [0.4, 0.1])
+    0.875
+    """
+    return sum(_ahead(r, w) for r in right for w in wrong) / (len(right) * len(wrong))
+
+
+def _ahead(right: float, wrong: float) -> float:
+    return (right > wrong) + 0.5 * (right == wrong)
 
 
 def _known_case(task: Task, problem: Problem, other: Problem) -> tuple[str, str] | None:
