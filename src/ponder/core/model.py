@@ -6,11 +6,14 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ponder.core.problem import Problem, Prompt
 from ponder.core.registry import MODELS, REGISTRY_OF
 from ponder.errors import CapabilityError, ParameterError
+
+if TYPE_CHECKING:
+    from ponder.costs.shape import ModelShape
 
 Finish = Literal["stop", "length", "stopped_early", "cancelled", "error"]
 """Why a completion ended: by itself, by its length limit, by a watcher, by cancellation, by an error."""
@@ -133,15 +136,6 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """A decoder's size, for counting operations."""
-
-    parameters: int
-    layers: int
-    width: int
-
-
-@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a backend can do. None means "not known before it is tried"."""
 
@@ -168,7 +162,8 @@ class Model(ABC):
     capabilities: Capabilities
     max_concurrency: int = 64
     """Calls that may be under way at once; the scheduler keeps to it."""
-    shape: Shape | None = None
+    shape: ModelShape | None = None
+    """Its size, for FLOPs and bytes; None if unknown."""
 
     @property
     @abstractmethod

@@ -49,6 +49,8 @@ class OpenAICompatible(Model):
         logprobs: whether it gives log-probabilities; none is unknown.
         prefix: how a partial answer is continued: `vllm` (continue_final_message), `assistant` (a last
             assistant message is continued, as llama-server does), or `none`. Plain completions always can.
+        size: the model's shape, by which FLOPs and bytes are counted: `qwen3-8b`, or a path to its `config.json`; see
+            `ponder.costs.ModelShape.read`.
     """
 
     served: str
@@ -62,6 +64,7 @@ class OpenAICompatible(Model):
     n: bool | None = None
     logprobs: bool | None = None
     prefix: Literal["none", "vllm", "assistant"] = "none"
+    size: str | None = None
     first_pause_s: float = field(default=0.5, repr=False)
 
     name: ClassVar[str]
@@ -79,6 +82,10 @@ class OpenAICompatible(Model):
                 self, "url", "…", allowed="a URL without a user or key", hint=f"Put the key into ${self.key_env}"
             )
         object.__setattr__(self, "url", self.url.rstrip("/"))
+        if self.size is not None:
+            from ponder.costs.shape import ModelShape
+
+            object.__setattr__(self, "shape", ModelShape.read(self.size))
         capabilities = Capabilities(
             chat=self.api != "completions",
             plain=True,
