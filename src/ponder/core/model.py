@@ -6,14 +6,12 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from ponder.core.problem import Problem, Prompt
 from ponder.core.registry import MODELS, REGISTRY_OF
+from ponder.costs.shape import ModelShape
 from ponder.errors import CapabilityError, ParameterError
-
-if TYPE_CHECKING:
-    from ponder.costs.shape import ModelShape
 
 Finish = Literal["stop", "length", "stopped_early", "cancelled", "error"]
 """Why a completion ended: by itself, by its length limit, by a watcher, by cancellation, by an error."""
