@@ -19,8 +19,8 @@ def command(name: str | None, refresh: bool, listing: bool, model: str, as_json:
     """
     from dataclasses import asdict
 
-    from ponder.costs.hardware import HARDWARE, HERE, hardware
     from ponder.costs.hardware_probe import remembered
+    from ponder.costs.profiles import HARDWARE, HERE, hardware
     from ponder.costs.shape import ModelShape
 
     if listing:
@@ -60,7 +60,7 @@ def command(name: str | None, refresh: bool, listing: bool, model: str, as_json:
 
 
 def _speed(profile: object) -> str:
-    from ponder.costs.hardware import HardwareProfile
+    from ponder.costs.profiles import HardwareProfile
 
     assert isinstance(profile, HardwareProfile)
     memory = f", {profile.memory_bytes / 1e9:.0f} GB" if profile.memory_bytes else ""

@@ -36,7 +36,7 @@ def command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Say which model, how many trials and what length reach most for a cost, from studies of one task in DIR…"""
+    """Say which model, how many trials and what length reach most for a cost, from studies of one task."""
     from ponder.studies.kinetics import kinetics
 
     try:
@@ -64,8 +64,10 @@ def command(
 
     console = Console(highlight=False)
     for switch in found.frontier.switches:
-        sure = f"{switch.low:.3g} to {switch.high:.3g}, in {switch.share:.0%} of resamples"
-        line = f"From {switch.cost:.3g} {unit} a problem on, {switch.after} is the better buy than {switch.before} ({sure})."
+        line = (
+            f"From {switch.cost:.3g} {unit} a problem on, {switch.after} is the better buy than {switch.before} "
+            f"({switch.low:.3g} to {switch.high:.3g}, in {switch.share:.0%} of resamples)."
+        )
         console.print(line, style="bold", markup=False, soft_wrap=True)
     if budget is not None:
         named = "nothing that was measured fits" if best is None else f"{best.configuration}: {best.quality:.1%}"

@@ -14,22 +14,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _WHERE = {
-    "BlockTopK": "generation",
+    "BlockTopK": "decoding",
     "Configuration": "frontier",
-    "Cost": "generation",
+    "Cost": "decoding",
     "Frontier": "frontier",
     "GradedSamples": "frontier",
-    "HardwareProfile": "hardware",
+    "HardwareProfile": "profiles",
     "Measurement": "frontier",
     "ModelShape": "shape",
-    "TopK": "generation",
+    "TopK": "decoding",
     "TreeCounts": "sharing",
     "best_of_n_costs": "frontier",
     "cut": "frontier",
     "exchange_multiplier": "exchange",
     "exchange_table": "exchange",
-    "generation": "generation",
-    "hardware": "hardware",
+    "generation": "decoding",
+    "hardware": "profiles",
     "kinetics_frontier": "frontier",
     "measure_hardware": "hardware_probe",
     "of": "ledgers",
@@ -39,6 +39,10 @@ _WHERE = {
 __all__ = sorted(_WHERE)
 
 if TYPE_CHECKING:
+    from ponder.costs.decoding import BlockTopK as BlockTopK
+    from ponder.costs.decoding import Cost as Cost
+    from ponder.costs.decoding import TopK as TopK
+    from ponder.costs.decoding import generation as generation
     from ponder.costs.exchange import exchange_multiplier as exchange_multiplier
     from ponder.costs.exchange import exchange_table as exchange_table
     from ponder.costs.frontier import Configuration as Configuration
@@ -48,14 +52,10 @@ if TYPE_CHECKING:
     from ponder.costs.frontier import best_of_n_costs as best_of_n_costs
     from ponder.costs.frontier import cut as cut
     from ponder.costs.frontier import kinetics_frontier as kinetics_frontier
-    from ponder.costs.generation import BlockTopK as BlockTopK
-    from ponder.costs.generation import Cost as Cost
-    from ponder.costs.generation import TopK as TopK
-    from ponder.costs.generation import generation as generation
-    from ponder.costs.hardware import HardwareProfile as HardwareProfile
-    from ponder.costs.hardware import hardware as hardware
     from ponder.costs.hardware_probe import measure_hardware as measure_hardware
     from ponder.costs.ledgers import of as of
+    from ponder.costs.profiles import HardwareProfile as HardwareProfile
+    from ponder.costs.profiles import hardware as hardware
     from ponder.costs.shape import ModelShape as ModelShape
     from ponder.costs.sharing import TreeCounts as TreeCounts
     from ponder.costs.sharing import tree_counts as tree_counts

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ponder.costs.generation import Cost, shared_prompt_reads
-from ponder.costs.hardware import HardwareProfile, hardware
+from ponder.costs.decoding import Cost, shared_prompt_reads
+from ponder.costs.profiles import HardwareProfile, hardware
 from ponder.costs.shape import ModelShape
 from ponder.errors import ParameterError
 from ponder.laws.best_of_k import rank_weights

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ponder.costs.hardware import HERE, HardwareProfile
+from ponder.costs.profiles import HERE, HardwareProfile
 from ponder.errors import ParameterError
 
 _SIDE = 2048

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ponder.costs.generation import Cost
+from ponder.costs.decoding import Cost
 from ponder.costs.shape import ModelShape
 from ponder.costs.sharing import tree_counts
 from ponder.errors import ParameterError

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ponder.core.state import State
-from ponder.costs.generation import Cost, shared_prompt_reads
+from ponder.costs.decoding import Cost, shared_prompt_reads
 from ponder.costs.shape import ModelShape, capped_sum
 from ponder.errors import ParameterError
 

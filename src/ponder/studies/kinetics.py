@@ -12,7 +12,7 @@ from ponder.core.candidate import Candidate
 from ponder.core.registry import MODELS
 from ponder.costs.exchange import RATIOS, Exchange, exchange_table
 from ponder.costs.frontier import Frontier, GradedSamples, best_of_n_costs, cut, kinetics_frontier
-from ponder.costs.hardware import hardware
+from ponder.costs.profiles import hardware
 from ponder.costs.shape import ModelShape
 from ponder.errors import ParameterError, PonderError, StoreError, StudyError
 from ponder.studies.offline import StoredStudy
@@ -84,7 +84,8 @@ def kinetics(
         if cap < 1:
             raise ParameterError("kinetics", "caps", cap, allowed="integers ≥ 1")
     profile = hardware(on)
-    sizes = [ModelShape.read(s) if isinstance(s, str) else s for s in shapes] or [None] * len(folders)
+    given = [ModelShape.read(s) if isinstance(s, str) else s for s in shapes]
+    sizes = given or [None for _ in folders]
     read = [_Stored.of(Path(f), s, caps) for f, s in zip(folders, sizes, strict=True)]
     if len({r.task for r in read}) > 1:
         raise StudyError(f"the studies are of different tasks ({', '.join(sorted({r.task for r in read}))})")
@@ -173,7 +174,7 @@ def _cut(candidate: Candidate, cap: int | None) -> Any:
 def _shape(model: str, folder: Path) -> ModelShape:
     """What the study's model says of its size, without running it."""
     try:
-        found = MODELS.build(model).shape
+        found: ModelShape | None = MODELS.build(model).shape
     except PonderError as error:
         raise StudyError(f"{folder}: the size of {model} cannot be read ({error}); give it with --shape") from None
     if found is None:

@@ -172,7 +172,7 @@ class Measured:
 
         Raises:
             StudyError: no such directory, no results in it, or results that cannot be read.
-            UnknownNameError: no such hardware.
+            ParameterError: no such hardware.
         """
         folder = Path(folder)
         if not folder.is_dir():

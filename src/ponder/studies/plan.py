@@ -11,8 +11,7 @@ from typing import Any
 
 from ponder.core.model import Sampling
 from ponder.core.strategy import Strategy, parse_strategy
-from ponder.costs.hardware import HERE
-from ponder.costs.hardware import hardware as costs_hardware
+from ponder.costs.profiles import HERE, hardware
 from ponder.errors import ParameterError, StudyError
 from ponder.ledger.budget import Budget
 from ponder.ledger.prices import Price, Prices
@@ -79,7 +78,7 @@ class Study:
         if self.compute and self.compute not in AXES:
             raise StudyError(_unknown("meaning of compute", self.compute, list(AXES)))
         if self.hardware and self.hardware.partition(",")[0] != HERE:
-            costs_hardware(self.hardware)
+            hardware(self.hardware)
 
     @property
     def parsed(self) -> tuple[Strategy, ...]:
@@ -97,7 +96,7 @@ class Study:
     @property
     def intensity(self) -> float:
         """FLOPs that a byte read counts as, in eFLOPs."""
-        return costs_hardware(self.hardware or "b200").intensity
+        return hardware(self.hardware or "b200").intensity
 
     @property
     def price_table(self) -> Prices:

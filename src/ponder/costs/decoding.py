@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ponder.costs.hardware import HardwareProfile, hardware
+from ponder.costs.profiles import HardwareProfile, hardware
 from ponder.costs.shape import ModelShape
 from ponder.errors import ParameterError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ponder.costs.shape import read_numbers
-from ponder.errors import ParameterError, UnknownNameError
+from ponder.errors import ParameterError
 
 HERE = "here"
 """Names this machine, as `ponder hardware` has measured it."""
@@ -80,8 +80,7 @@ def hardware(what: HardwareProfile | str = "b200") -> HardwareProfile:
             `peak_flops=1e13,memory_bandwidth=4e11`.
 
     Raises:
-        UnknownNameError: no such name; the known ones are listed.
-        ParameterError: a number that cannot be read, or is not above 0.
+        ParameterError: no such name (the known ones are listed), or a number that cannot be read or is not above 0.
 
     >>> hardware("b200").intensity
     562.5
@@ -108,7 +107,9 @@ def hardware(what: HardwareProfile | str = "b200") -> HardwareProfile:
     elif first in HARDWARE:
         found = HARDWARE[first]
     else:
-        raise UnknownNameError("hardware", f"{first} (known: {_KNOWN})", [*HARDWARE, HERE])
+        raise ParameterError(
+            "hardware", "name", first, allowed=f"one of {_KNOWN}", hint="or peak_flops=…,memory_bandwidth=…"
+        )
     return replace(found, **numbers) if numbers else found
 
 
