@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ponder.errors import ParameterError, UnknownNameError
@@ -29,6 +29,10 @@ class ModelShape:
         name: for tables.
         notes: what had to be guessed.
 
+    Attributes:
+        token_flops: operations of attending to one more token in all layers.
+        token_bytes: of the keys and values of one token in all layers.
+
     Raises:
         ParameterError: a size that no decoder has.
     """
@@ -47,14 +51,16 @@ class ModelShape:
     windowed_layers: int = 0
     name: str = ""
     notes: tuple[str, ...] = ()
+    token_flops: float = field(init=False, repr=False, compare=False)
+    token_bytes: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.params_total == 0:
             object.__setattr__(self, "params_total", self.params_active)
-        for f in ("params_active", "layers", "q_heads", "kv_heads", "head_dim", "kv_bytes_per_element",
+        for name in ("params_active", "layers", "q_heads", "kv_heads", "head_dim", "kv_bytes_per_element",
                   "weight_bytes_per_param"):  # fmt: skip
-            if not getattr(self, f) > 0:
-                raise ParameterError("model shape", f, getattr(self, f), allowed="above 0")
+            if not getattr(self, name) > 0:
+                raise ParameterError("model shape", name, getattr(self, name), allowed="above 0")
         dense = self.experts is None and self.experts_per_token is None
         checks = [
             (self.q_heads % self.kv_heads == 0, "q_heads", self.q_heads, f"a multiple of kv_heads={self.kv_heads}"),
@@ -69,6 +75,8 @@ class ModelShape:
         for good, parameter, value, allowed in checks:
             if not good:
                 raise ParameterError("model shape", parameter, value, allowed=allowed)
+        object.__setattr__(self, "token_flops", self.attention_flops(self.layers))
+        object.__setattr__(self, "token_bytes", self.kv_bytes(self.layers))
 
     @classmethod
     def read(cls, text: str) -> ModelShape:
@@ -166,8 +174,7 @@ class ModelShape:
         Args:
             intensity: FLOPs that a byte read costs; 0 counts operations only.
         """
-        per_token = self.attention_flops(self.layers) + intensity * self.kv_bytes(self.layers)
-        return 2.0 * self.params_active / per_token
+        return 2.0 * self.params_active / (self.token_flops + intensity * self.token_bytes)
 
 
 def capped_sum(n: int, cap: int | None) -> int:
@@ -182,7 +189,7 @@ def capped_sum(n: int, cap: int | None) -> int:
 
 
 def _numbers(parts: list[str]) -> Mapping[str, Any]:
-    allowed = [f.name for f in fields(ModelShape) if f.name not in ("name", "notes")]
+    allowed = [f.name for f in fields(ModelShape) if f.init and f.name not in ("name", "notes")]
     return read_numbers("model shape", parts, allowed, whole=lambda name: not name.endswith(("_element", "_param")))
 
 

@@ -159,14 +159,16 @@ def completion_amounts(
     attended = n * prompt_length + n * (n + 1) // 2
     flops = kv_bytes = 0.0
     if shape is not None:
-        fresh = prompt - cached
-        spent = shape.attended(prompt_length, n) + (shape.attended(cached, fresh) if fresh > 0 else 0)
-        flops = 2.0 * shape.params_active * (n + fresh) + shape.attention_flops(spent)
-        read = shape.attended(0, n)
-        if n > longest:  # what n steps read of the prompt, less what `longest` steps have read
-            more = shape.attended(prompt_length + longest, n - longest) - shape.attended(longest, n - longest)
-            read += more
-        kv_bytes = shape.kv_bytes(read)
+        fresh, more = prompt - cached, max(n - longest, 0)
+        if not shape.windowed_layers:
+            prefilled = prompt * (prompt + 1) // 2 - cached * (cached + 1) // 2
+            flops = 2.0 * shape.params_active * (n + fresh) + shape.token_flops * (attended + prefilled)
+            kv_bytes = shape.token_bytes * (n * (n + 1) // 2 + more * prompt_length)
+        else:
+            spent = shape.attended(prompt_length, n) + shape.attended(cached, fresh)
+            flops = 2.0 * shape.params_active * (n + fresh) + shape.attention_flops(spent)
+            beside = shape.attended(prompt_length + longest, more) - shape.attended(longest, more)
+            kv_bytes = shape.kv_bytes(shape.attended(0, n) + beside)
     cost = ((prompt - cached) * price[0] + cached * price[1] + n * price[2]) / 1e6
     calls = 0 if verifying or completion.error is not None else 1
     judged = prompt + n if verifying else 0

@@ -84,8 +84,8 @@ def kinetics(
         if cap < 1:
             raise ParameterError("kinetics", "caps", cap, allowed="integers ≥ 1")
     profile = hardware(on)
-    given = [ModelShape.read(s) if isinstance(s, str) else s for s in shapes]
-    sizes = given or [None for _ in folders]
+    sizes: list[ModelShape | None] = [ModelShape.read(s) if isinstance(s, str) else s for s in shapes]
+    sizes = sizes or [None] * len(folders)
     read = [_Stored.of(Path(f), s, caps) for f, s in zip(folders, sizes, strict=True)]
     if len({r.task for r in read}) > 1:
         raise StudyError(f"the studies are of different tasks ({', '.join(sorted({r.task for r in read}))})")
