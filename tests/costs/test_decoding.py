@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder import costs
@@ -97,11 +97,13 @@ def test_block_top_k_adds_one_mean_key_a_block(name):
     assert paper.kv_bytes == n * 4 * total * kv * width + ((2 * prompt + n * length) // 16) * length * kv * width
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(1, 60))
 def test_a_capped_sum_is_the_sum(n, cap):
     assert capped_sum(n, cap) == sum(min(c, cap) for c in range(1, n + 1))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 80), st.lists(st.integers(0, 60), min_size=1, max_size=6), st.integers(1, 70), st.integers(0, 4))
 def test_windows_and_shared_prompts_equal_a_count_of_the_tokens_that_are_read(prompt, lengths, window, windowed):
     s = costs.ModelShape(10, 4, 2, 1, 1, window=window, windowed_layers=windowed)

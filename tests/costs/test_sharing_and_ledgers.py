@@ -1,7 +1,7 @@
 """What trees share, and what ledgers say, against a count token by token."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ponder
@@ -46,6 +46,7 @@ def counted(nodes, prompt, shape):
     return steps, len({t for x in lines for t in x if t[0] != "prompt"}), attended, read
 
 
+@settings(deadline=None)
 @given(trees(), st.integers(0, 9), st.sampled_from([SHAPE, WINDOWED]))
 def test_a_tree_is_counted_as_token_by_token(nodes, prompt, shape):
     got = costs.tree_counts(nodes, prompt, shape)
@@ -54,6 +55,7 @@ def test_a_tree_is_counted_as_token_by_token(nodes, prompt, shape):
     assert got.cost(shape).flops == 20 * got.generated + 8 * got.attended
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(0, 9), st.sampled_from([SHAPE, WINDOWED]))
 def test_a_star_is_the_trials_of_one_prompt(lengths, prompt, shape):
     top = root(Problem("p", "?"))
@@ -70,6 +72,7 @@ def test_the_leaves_alone_tell_the_tree():
         costs.tree_counts(leaves, -1, SHAPE)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 12), min_size=1, max_size=6), st.integers(0, 12), st.sampled_from([SHAPE, WINDOWED]),
     st.integers(0, 12),
