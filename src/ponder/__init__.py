@@ -56,11 +56,12 @@ _WHERE = {
     "task": "ponder.api",
     "verifier": "ponder.api",
 }
-_MODULES = ("errors", "laws")
+_MODULES = ("costs", "errors", "laws")
 
 __all__ = sorted([*_WHERE, *_MODULES, "__version__"])
 
 if TYPE_CHECKING:
+    from ponder import costs as costs
     from ponder import errors as errors
     from ponder import laws as laws
     from ponder.api import asolve as asolve

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 @click.option("--budget", "-b", help="Hard limit for each problem: tokens=2000,calls=8,seconds=30,usd=0.05")
 @click.option("--study-budget", help="Hard limit over the whole study.")
 @click.option("--price", "prices", multiple=True, help="MODEL=PROMPT,CACHED,GENERATED dollars per million tokens.")
+@click.option("--compute", help="What compute means in the report and recommendation: eflops, flops, tokens, …")
+@click.option("--hardware", help="What eFLOPs are counted on: b200, h100, here, … (ponder hardware lists them).")
 @click.option("--no-check", is_flag=True, help="Do not probe the model first.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")

@@ -14,12 +14,14 @@ VERBS = {
     "bench": "Measure strategies on a task: quality against compute.",
     "sweep": "Change one trick after the other, on several tasks.",
     "recommend": "Say which strategy and budget to use, from a study.",
+    "kinetics": "Weigh model size against trials and length, from studies of several models.",
     "report": "Write a study's report and plots.",
     "view": "Look at the search trees of a study in a browser.",
     "select": "Re-select a study's stored samples, without a model.",
     "check": "Find out what a model, a task and a verifier can do.",
     "list": "Show every technique.",
     "models": "Fetch and list models.",
+    "hardware": "Measure this machine, and list others, for costs.",
 }
 
 

@@ -14,7 +14,7 @@ import click
 @click.option(
     "--axis",
     "-x",
-    help="What compute means: samples, generated_tokens, tokens, calls, flops, cost_usd, seconds.",
+    help="What compute means: samples, generated_tokens, tokens, calls, flops, eflops, cost_usd, seconds.",
 )
 @click.option(
     "--against",
@@ -22,6 +22,7 @@ import click
     type=click.Path(path_type=Path),
     help="A study of the same task with another model: many samples of the cheap one against few of the dear one.",
 )
+@click.option("--hardware", help="What eFLOPs are counted on: b200, h100, here, …; the study's own by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap over problems.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -30,18 +31,21 @@ def command(
     budget: float | None,
     axis: str | None,
     against: Path | None,
+    hardware: str | None,
     seed: int,
     as_json: bool,
 ) -> None:
     """Name the cheapest strategy and budget for a target, or the best for a budget, from the study in DIR."""
+    from ponder.studies.measured import Measured
     from ponder.studies.recommend import recommend
 
-    advice = recommend(folder, target, budget, axis, seed=seed)
+    data = Measured.load(folder, hardware=hardware)
+    advice = recommend(data, target, budget, axis, seed=seed)
     comparison = None
     if against is not None:
         from ponder.studies.compare_models import compare_models
 
-        comparison = compare_models(folder, against, axis, seed=seed)
+        comparison = compare_models(data, Measured.load(against, hardware=hardware), axis, seed=seed)
     if as_json:
         import json
 

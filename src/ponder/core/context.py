@@ -550,7 +550,7 @@ class Context:
         prompt_bound = model.count_tokens(prompt) + (model.count_tokens(prefix) if prefix else 0)
         remaining = list(range(len(seeds)))
         empty_rounds = 0
-        shared_length = 0
+        shared_length = longest = 0
         limited = self.meter.limited
         while remaining:
             granted, request, reserved = self._grant(model, request, len(remaining), prompt_bound, price)
@@ -566,7 +566,10 @@ class Context:
                     async for position, completion in batch:
                         landed.add(position)
                         shared_length = max(shared_length, completion.prompt_tokens)
-                        cost = completion_amounts(completion, shared_length, model.shape, price, self._verifying)
+                        cost = completion_amounts(
+                            completion, shared_length, model.shape, price, self._verifying, longest
+                        )
+                        longest = max(longest, completion.n_tokens)
                         if limited:
                             spent = spent + Spend(*cost)  # type: ignore[arg-type]
                         self.ledger.charge_amounts(self.stage, cost)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from ponder.core.problem import Problem, Prompt
 from ponder.core.registry import MODELS, REGISTRY_OF
+from ponder.costs.shape import ModelShape
 from ponder.errors import CapabilityError, ParameterError
 
 Finish = Literal["stop", "length", "stopped_early", "cancelled", "error"]
@@ -133,15 +134,6 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """A decoder's size, for counting operations."""
-
-    parameters: int
-    layers: int
-    width: int
-
-
-@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a backend can do. None means "not known before it is tried"."""
 
@@ -168,7 +160,8 @@ class Model(ABC):
     capabilities: Capabilities
     max_concurrency: int = 64
     """Calls that may be under way at once; the scheduler keeps to it."""
-    shape: Shape | None = None
+    shape: ModelShape | None = None
+    """Its size, for FLOPs and bytes; None if unknown."""
 
     @property
     @abstractmethod

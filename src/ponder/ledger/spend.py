@@ -8,7 +8,8 @@ from operator import add, attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ponder.core.model import Completion, Shape
+    from ponder.core.model import Completion
+    from ponder.costs.shape import ModelShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Spend:
         kv_token_steps: sum over generated tokens of the length that each attends to, no prefix shared.
         function_evaluations: evaluations of a process that has no tokens (denoising steps, energies).
         flops: floating-point operations, 0 if the model's shape is unknown.
+        kv_bytes: key-value cache read while generating, 0 if the model's shape is unknown; completions of one call
+            read their prompt together.
         seconds: time in model and verifier calls, added up over parallel calls.
         cost_usd: by the configured prices.
     """
@@ -42,6 +45,7 @@ class Spend:
     kv_token_steps: int = 0
     function_evaluations: int = 0
     flops: float = 0.0
+    kv_bytes: float = 0.0
     seconds: float = 0.0
     cost_usd: float = 0.0
 
@@ -120,7 +124,7 @@ def completion_spend(
     completion: Completion,
     *,
     prompt_length: int,
-    shape: Shape | None,
+    shape: ModelShape | None,
     price: tuple[float, float, float],
     verifying: bool,
 ) -> Spend:
@@ -131,30 +135,44 @@ def completion_spend(
 def completion_amounts(
     completion: Completion,
     prompt_length: int,
-    shape: Shape | None,
+    shape: ModelShape | None,
     price: tuple[float, float, float],
     verifying: bool,
+    longest: int = 0,
 ) -> tuple[float, ...]:
     """The cost of one completion: the amounts of a `Spend` in the order of its fields.
 
     Args:
         completion: its own share of prompt, cached and generated tokens.
         prompt_length: tokens it attends to before its first own one.
-        shape: the decoder's size; None leaves FLOPs at 0.
+        shape: the decoder's size; None leaves FLOPs and bytes at 0.
         price: dollars per million prompt, cached and generated tokens.
         verifying: whether a verifier or selector asked for it.
+        longest: tokens of the longest completion of the same call so far: until there, the prompt's cache was read
+            for that one.
 
-    FLOPs per token at context t are 2·(P + 2·L·D·t) for P parameters, L layers and width D, so n tokens
-    after a prompt of p cost 2·P·n + 4·L·D·Σt; the prompt's share is charged for what was not cached.
+    FLOPs per token at context t are 2·P + 4·H_q·d·Σ min(t, window) over layers, for P active parameters and H_q heads
+    of width d; the prompt's share is charged for what was not cached. A token's own and its prompt's keys and values
+    are read once a step: the prompt's by all completions of the call together.
     """
     n, prompt, cached = completion.n_tokens, completion.prompt_tokens, completion.cached_tokens
     attended = n * prompt_length + n * (n + 1) // 2
-    flops = 0.0
+    flops = kv_bytes = 0.0
     if shape is not None:
-        fresh = prompt - cached
-        prompt_attended = prompt * (prompt + 1) // 2 - cached * (cached + 1) // 2
-        flops = 2.0 * shape.parameters * (n + fresh) + 4.0 * shape.layers * shape.width * (attended + prompt_attended)
+        fresh, more = prompt - cached, max(n - longest, 0)
+        if not shape.windowed_layers:
+            prefilled = prompt * (prompt + 1) // 2 - cached * (cached + 1) // 2
+            flops = 2.0 * shape.params_active * (n + fresh) + shape.token_flops * (attended + prefilled)
+            kv_bytes = shape.token_bytes * (n * (n + 1) // 2 + more * prompt_length)
+        else:
+            spent = shape.attended(prompt_length, n) + shape.attended(cached, fresh)
+            flops = 2.0 * shape.params_active * (n + fresh) + shape.attention_flops(spent)
+            beside = shape.attended(prompt_length + longest, more) - shape.attended(longest, more)
+            kv_bytes = shape.kv_bytes(shape.attended(0, n) + beside)
     cost = ((prompt - cached) * price[0] + cached * price[1] + n * price[2]) / 1e6
     calls = 0 if verifying or completion.error is not None else 1
     judged = prompt + n if verifying else 0
-    return (prompt, cached, n, calls, 0, judged, completion.requests, 0, attended, 0, flops, completion.seconds, cost)
+    return (
+        prompt, cached, n, calls, 0, judged, completion.requests, 0, attended, 0, flops, kv_bytes, completion.seconds,
+        cost,
+    )  # fmt: skip

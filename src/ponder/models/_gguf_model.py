@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from ponder.core.model import Model, Shape
+from ponder.core.model import Model
 from ponder.core.registry import MODELS, arguments_for, canonical
 from ponder.core.spec import Term
+from ponder.costs.shape import ModelShape
 from ponder.errors import ContextLengthError, ParameterError, SpecError
 from ponder.models.catalog import model_digest, model_file
 from ponder.models.gguf import shape
@@ -21,7 +22,7 @@ class GgufModel(Model):
     parallel: int
     threads: int | None
 
-    def checked_shape(self) -> tuple[Shape | None, int]:
+    def checked_shape(self) -> tuple[ModelShape | None, int]:
         """The decoder's shape, and the tokens that one sequence may have.
 
         Raises:

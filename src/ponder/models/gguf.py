@@ -7,15 +7,18 @@ import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ponder.core.model import Shape
+from ponder.costs.readers import shape_of_gguf
+from ponder.costs.shape import ModelShape
 from ponder.errors import ModelNotFoundError
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_LONGEST_KEPT = 1024
+"""Arrays of more numbers than a model has layers are the vocabulary's, and are left out."""
 
 
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The metadata (arrays left out) and the number of parameters.
+def read_header(path: Path) -> tuple[dict[str, Any], dict[str, int], int]:
+    """The metadata (without the vocabulary), the elements of each tensor, and where the header ends.
 
     Raises:
         ModelNotFoundError: no GGUF file there.
@@ -31,18 +34,18 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
                 value = _value(f, _number(f, "I"))
                 if value is not None:
                     metadata[key] = value
-            return metadata, sum(_tensor_size(f) for _ in range(tensors))
+            sizes = dict(_tensor(f) for _ in range(tensors))
+            return metadata, sizes, f.tell()
     except (OSError, struct.error) as error:
         raise ModelNotFoundError(f"{path} cannot be read as a GGUF file: {error}") from None
 
 
-def shape(path: Path) -> tuple[Shape | None, int | None]:
+def shape(path: Path) -> tuple[ModelShape | None, int | None]:
     """The decoder's shape, and its context length in tokens, where the header tells."""
-    metadata, parameters = read_header(path)
-    family = metadata.get("general.architecture", "")
-    layers, width = metadata.get(f"{family}.block_count"), metadata.get(f"{family}.embedding_length")
-    known = Shape(parameters, int(layers), int(width)) if layers and width else None
-    return known, metadata.get(f"{family}.context_length")
+    metadata, sizes, end = read_header(path)
+    experts = sum(size for name, size in sizes.items() if "_exps." in name)
+    known = shape_of_gguf(metadata, sum(sizes.values()), experts, path.stat().st_size - end, path.stem)
+    return known, metadata.get(f"{metadata.get('general.architecture', '')}.context_length")
 
 
 def _number(f: BinaryIO, code: str) -> Any:
@@ -59,6 +62,8 @@ def _value(f: BinaryIO, kind: int) -> Any:
     if kind != _ARRAY:
         return _number(f, _SCALARS[kind])
     inner, count = _number(f, "I"), _number(f, "Q")
+    if inner not in (_STRING, _ARRAY) and count <= _LONGEST_KEPT:
+        return [_number(f, _SCALARS[inner]) for _ in range(count)]
     if inner in (_STRING, _ARRAY):
         for _ in range(count):
             _value(f, inner)
@@ -67,8 +72,8 @@ def _value(f: BinaryIO, kind: int) -> Any:
     return None
 
 
-def _tensor_size(f: BinaryIO) -> int:
-    _string(f)
+def _tensor(f: BinaryIO) -> tuple[str, int]:
+    name = _string(f)
     dimensions = [_number(f, "Q") for _ in range(_number(f, "I"))]
     _number(f, "I"), _number(f, "Q")
-    return math.prod(dimensions)
+    return name, math.prod(dimensions)

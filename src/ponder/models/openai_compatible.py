@@ -53,6 +53,8 @@ class OpenAICompatible(Model):
             `prefix: true`, as Mistral and DeepSeek want it), or `none`. Plain completions always can.
         template: sends chats as plain completions, so that a partial answer is continued whatever the server does with
             messages: `chatml`, or a file with the model's own chat template (Jinja, as in tokenizer_config.json).
+        size: the model's shape, by which FLOPs and bytes are counted: `qwen3-8b`, or a path to its `config.json`; see
+            `ponder.costs.ModelShape.read`.
     """
 
     served: str
@@ -67,6 +69,7 @@ class OpenAICompatible(Model):
     logprobs: bool | None = None
     prefix: Literal["none", "vllm", "assistant", "marked"] = "none"
     template: str | None = None
+    size: str | None = None
     first_pause_s: float = field(default=0.5, repr=False)
 
     name: ClassVar[str]
@@ -96,6 +99,10 @@ class OpenAICompatible(Model):
         if self.template is not None:
             chat_template(self.template)  # one that cannot be read is refused now
         plain = self.api == "completions" or self.template is not None
+        if self.size is not None:
+            from ponder.costs.shape import ModelShape
+
+            object.__setattr__(self, "shape", ModelShape.read(self.size))
         capabilities = Capabilities(
             chat=self.api != "completions" or self.template is not None,
             plain=True,

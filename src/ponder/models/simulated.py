@@ -23,11 +23,12 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any, ClassVar
 
-from ponder.core.model import Capabilities, Chunk, Completion, Model, Request, Shape
+from ponder.core.model import Capabilities, Chunk, Completion, Model, Request
 from ponder.core.problem import Prompt
 from ponder.core.registry import MODELS, arguments_for, canonical, model
 from ponder.core.seeds import derive_seed, generator
 from ponder.core.spec import Term
+from ponder.costs.shape import ModelShape
 from ponder.errors import ParameterError, UnknownNameError
 
 PROFILES: dict[str, dict[str, Any]] = {
@@ -61,6 +62,7 @@ class Simulated(Model):
         judge_false_positive: chance that it accepts a wrong one.
         latency_s: real waiting time per call.
         ignore_n: return one completion whatever is asked for, as some servers do.
+        size: the shape that its FLOPs and bytes are counted by, such as `qwen3-8b`; see `ponder.costs.ModelShape.read`.
     """
 
     profile: str = "default"
@@ -74,12 +76,13 @@ class Simulated(Model):
     judge_false_positive: float = 0.2
     latency_s: float = 0.0
     ignore_n: bool = False
+    size: str | None = None
 
     name: ClassVar[str]
     capabilities = Capabilities(
         max_n=4096, logprobs=True, prompt_cache=True, seeds=True, prefix=True, context_tokens=8192
     )
-    shape = Shape(100_000_000, 24, 512)
+    shape = ModelShape(100_000_000, 24, 8, 8, 64)
 
     def __post_init__(self) -> None:
         if self.alpha <= 0 or self.beta <= 0:
@@ -88,6 +91,8 @@ class Simulated(Model):
             raise ParameterError(
                 self, "wrong_answers/mean_tokens", (self.wrong_answers, self.mean_tokens), allowed="≥ 1"
             )
+        if self.size is not None:
+            object.__setattr__(self, "shape", ModelShape.read(self.size))
 
     @classmethod
     def from_term(cls, term: Term) -> Simulated:

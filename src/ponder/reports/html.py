@@ -371,8 +371,8 @@ def _coverage_chart(fit: CoverageFit) -> str:
 def _cost_row(point: Point, advice: Recommendation | None) -> dict[str, Any]:
     n = point.n_problems
     names = (
-        "prompt_tokens", "cached_tokens", "generated_tokens", "model_calls", "verifier_calls", "flops", "seconds",
-        "cost_usd",
+        "prompt_tokens", "cached_tokens", "generated_tokens", "model_calls", "verifier_calls", "flops", "eflops",
+        "seconds", "cost_usd",
     )  # fmt: skip
     per = {name: None if point.row.get(name) is None else float(point.row[name]) / n for name in names}
     choice = None if advice is None else advice.choice

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +15,15 @@ from ponder.reports.html import CoverageFit, coverage_fit, redact
 from ponder.studies.measured import Axis, Measured
 from ponder.studies.recommend import Recommendation
 
+if TYPE_CHECKING:
+    from ponder.studies.kinetics import Kinetics
+
 _COLOURS = ("#0f62b0", "#c4500a", "#0b7f63", "#9a3f8c", "#8a6a00", "#4b5bd0", "#b02a4b", "#4d6470")
 _MARKERS = ("o", "s", "^", "D", "x", "P", "v", "h")
+_STYLE: dict[str, Any] = {
+    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
+    "grid.linewidth": 0.6, "svg.fonttype": "none", "legend.frameon": False, "svg.hashsalt": "ponder",
+}  # fmt: skip
 _LINES = ("-", "--", ":", "-.")
 
 
@@ -56,12 +63,8 @@ def write_plots(
         raise MissingExtraError("plots", "matplotlib", "plots") from None
     data = folder if isinstance(folder, Measured) else Measured.load(folder)
     target = out if out is not None else data.folder
-    style: dict[str, Any] = {
-        "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
-        "grid.linewidth": 0.6, "svg.fonttype": "none", "legend.frameon": False, "svg.hashsalt": "ponder",
-    }  # fmt: skip
     written = []
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(_STYLE):
         figures: dict[str, Any] = {"quality": Figure(figsize=(7.5, 4.6), layout="constrained")}
         _draw_quality(figures["quality"].add_subplot(), data, data.axis(axis), advice)
         fit = coverage_fit(data)
@@ -77,6 +80,53 @@ def write_plots(
                     raise StoreError(f"{path} cannot be written: {error.strerror}") from None
                 written.append(path)
     return written
+
+
+def write_frontier(found: Kinetics, path: Path) -> None:
+    """Draw each model's frontier, the envelope over all of them, and its oracle curve.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        ParameterError: a file name that does not end in .png, .svg or .pdf.
+        StoreError: the file cannot be written.
+    """
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise ParameterError("write_frontier", "path", str(path), allowed="a name that ends in .png, .svg or .pdf")
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("plots", "matplotlib", "plots") from None
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+        axes = figure.add_subplot()
+        for i, (name, frontier) in enumerate(found.each.items()):
+            x, y = [s.cost for s in frontier.steps], [100 * s.quality for s in frontier.steps]
+            colour = _COLOURS[i % len(_COLOURS)]
+            axes.plot(
+                x, y, color=colour, marker=_MARKERS[i % len(_MARKERS)], markersize=5, linewidth=1.4, label=redact(name)
+            )
+            axes.fill_between(
+                x, [100 * s.low for s in frontier.steps], [100 * s.high for s in frontier.steps], color=colour,
+                alpha=0.1, linewidth=0,
+            )  # fmt: skip
+        steps = found.frontier.steps
+        axes.step(
+            [s.cost for s in steps], [100 * s.quality for s in steps], where="post", color="black", linewidth=0.9,
+            label="one configuration for all problems",
+        )  # fmt: skip
+        cost, quality = zip(*found.frontier.oracle, strict=True)
+        axes.plot(cost, 100 * np.array(quality), ":", color="grey", label="the best for each problem (oracle)")
+        for switch in found.frontier.switches:
+            axes.axvline(switch.cost, color="grey", linewidth=0.8, linestyle="--")
+        axes.set_xscale("log")
+        axes.set_xlabel(f"{found.frontier.unit} per problem, on {found.hardware}")
+        axes.set_ylabel("Coverage, % (95 % interval)")
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2, fontsize=8.5)
+        try:
+            figure.savefig(path, dpi=200)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _draw_quality(axes: Any, data: Measured, axis: Axis, advice: Recommendation | None) -> None:

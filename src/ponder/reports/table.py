@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from ponder.laws.intervals import PairedDifference
     from ponder.studies.compare_models import ModelComparison
+    from ponder.studies.kinetics import Kinetics
     from ponder.studies.recommend import Recommendation
 
 
@@ -138,6 +139,45 @@ def model_tables(comparison: ModelComparison) -> list[Table]:
             _fixed(pair.cheap_accuracy), _gap(pair.difference),
         )  # fmt: skip
     return [covered, chosen]
+
+
+def kinetics_tables(found: Kinetics) -> list[Table]:
+    """The deployable frontier over models, trials and lengths, and the exchange of training for inference."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    def table(title: str, columns: Sequence[str]) -> Table:
+        out = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+        for name in columns:
+            out.add_column(name, justify="left" if name == "model" else "right", no_wrap=name != "model")
+        return out
+
+    capped = any(s.configuration.cap is not None for s in found.frontier.steps)
+    front = table("Frontier", ["model", "trials", *["cap"] * capped, found.frontier.unit, "coverage", "95 %", "oracle"])
+    for step in found.frontier.steps:
+        what = step.configuration
+        knowing = max((q for c, q in found.frontier.oracle if c <= step.cost * (1 + 1e-9)), default=None)
+        front.add_row(
+            escape(what.model), str(what.trials), *["-" if what.cap is None else str(what.cap)] * capped,
+            f"{step.cost:.4g}", _fixed(step.quality), f"{step.low:.2f}–{step.high:.2f}", _fixed(knowing),
+        )  # fmt: skip
+    front.caption = (
+        f"{found.problems} problems, on {found.hardware} (I = {found.intensity:.4g} FLOP/byte); oracle: the best "
+        "configuration within the cost, problem by problem"
+    )
+    front.caption_justify = "left"
+    if not found.exchange:
+        return [front]
+    exchange = table(
+        "Training exchanged for inference", ["tokens out / trained", "m", "small n", "small", "large", "difference"]
+    )
+    for line in found.exchange:
+        exchange.add_row(
+            f"{line.inference_ratio:g}", f"{line.multiplier:.3g}", f"{line.trials}{'+' if line.capped else ''}",
+            _fixed(line.small), _fixed(line.large), _gap(line.difference),
+        )  # fmt: skip
+    exchange.caption, exchange.caption_justify = "+: more draws would be allowed than were measured", "left"
+    return [front, exchange]
 
 
 def _gap(difference: PairedDifference) -> str:

@@ -14,7 +14,7 @@ from ponder.laws.model_costs import CostComparison, SampledModel, compare_at_equ
 from ponder.studies.measured import Axis, Measured, Point, axis_named
 from ponder.studies.recommend import largest_pool
 
-_PREFERRED = ("cost_usd", "flops", "seconds", "tokens", "generated_tokens", "calls", "samples")
+_PREFERRED = ("cost_usd", "flops", "eflops", "seconds", "tokens", "generated_tokens", "calls", "samples")
 """What compute means if it is not said: a token of one model does not cost what a token of another does."""
 
 

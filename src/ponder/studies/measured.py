@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ponder import costs
 from ponder.errors import ParameterError, StudyError
 from ponder.laws.intervals import resampling_weights, wilson_interval
 
@@ -60,11 +61,22 @@ AXES: dict[str, Axis] = {
         Axis("tokens", "All tokens", "tokens", _sum_of("generated_tokens", "prompt_tokens")),
         Axis("calls", "Calls", "model and verifier calls", _sum_of("model_calls", "verifier_calls")),
         Axis("flops", "FLOPs", "FLOPs", _sum_of("flops")),
+        Axis("eflops", "eFLOPs", "equivalent FLOPs", _sum_of("eflops")),
         Axis("cost_usd", "Dollars", "dollars", _sum_of("cost_usd")),
         Axis("seconds", "Seconds", "seconds of model time", _sum_of("seconds")),
     )
 }
 """Every meaning of compute that a comparison can be made on."""
+
+
+def add_eflops(amounts: Mapping[str, Any], intensity: float) -> dict[str, Any]:
+    """A row, or a stage's amounts, with eFLOPs: FLOPs, and `intensity` for each byte of key-value cache read.
+
+    Rows of studies that did not count bytes are left as they are.
+    """
+    if "kv_bytes" not in amounts:
+        return dict(amounts)
+    return {**amounts, "eflops": amounts.get("flops", 0) + intensity * amounts["kv_bytes"]}
 
 
 def axis_named(name: str) -> Axis:
@@ -151,11 +163,16 @@ class Measured:
     problem_ids: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, folder: Path | str) -> Measured:
+    def load(cls, folder: Path | str, *, hardware: str | None = None) -> Measured:
         """Read a directory that `ponder bench` wrote.
+
+        Args:
+            folder: the directory.
+            hardware: count eFLOPs on this instead of on what the study says; see `ponder.costs.hardware`.
 
         Raises:
             StudyError: no such directory, no results in it, or results that cannot be read.
+            ParameterError: no such hardware.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -168,6 +185,11 @@ class Measured:
         outcomes = _read_json(folder / "outcomes.json") or {}
         series = {(s["strategy"], s["budget"]): s for s in outcomes.get("series", ())}
         points = []
+        if hardware is not None:
+            intensity = costs.hardware(hardware).intensity
+            rows = [add_eflops(row, intensity) for row in rows]
+            for stages in (s.get("stages") or {} for s in series.values()):
+                stages.update({name: add_eflops(amounts, intensity) for name, amounts in stages.items()})
         for at, row in enumerate(rows):
             point = _point(row, series, folder / "results.json", at)
             if point is not None:
@@ -228,13 +250,14 @@ class Measured:
         return out
 
     def axis(self, name: str | None = None) -> Axis:
-        """The axis of a name, if the study measured it; without a name the best one there is.
+        """The axis of a name, if the study measured it; without a name what the study says, else the best there is.
 
         Raises:
             ParameterError: no such axis.
             StudyError: the study did not measure it.
         """
         usable = self.usable_axes()
+        name = name or self.settings.get("compute") or None
         if name is None:
             if not usable:
                 raise StudyError(f"{self.folder} says nothing about cost; its rows need generated_tokens or budget")
@@ -242,6 +265,8 @@ class Measured:
         axis = axis_named(name)
         if axis not in usable:
             hint = " Give prices with ponder bench --price." if name == "cost_usd" else ""
+            if name in ("flops", "eflops"):
+                hint = " The model's shape is unknown: give it, as in openai:NAME@URL(size=qwen3-8b)."
             known = ", ".join(a.name for a in usable) or "none"
             raise StudyError(f"{self.folder} did not measure {name} (all zero or missing). It has: {known}.{hint}")
         return axis

@@ -11,9 +11,11 @@ from typing import Any
 
 from ponder.core.model import Sampling
 from ponder.core.strategy import Strategy, parse_strategy
+from ponder.costs.profiles import HERE, hardware
 from ponder.errors import ParameterError, StudyError
 from ponder.ledger.budget import Budget
 from ponder.ledger.prices import Price, Prices
+from ponder.studies.measured import AXES
 
 DEFAULT_SAMPLES = (1, 2, 4, 8, 16)
 _SAMPLING = tuple(f.name for f in fields(Sampling) if f.name != "extra")
@@ -37,6 +39,9 @@ class Study:
         prices: dollars per million prompt, cached and generated tokens, by model text.
         process: how outputs are built: `text_steps` is whole answers, `text_steps(step=line)` line by line. Empty is
             whole answers, or paragraph by paragraph if a strategy works on steps.
+        compute: what compute means in its report and recommendation (`eflops`, `flops`, `tokens`, …); empty is
+            generated tokens.
+        hardware: what eFLOPs are counted on: `h100`, `here`, …; empty is `b200`. See `ponder.costs.hardware`.
     """
 
     model: str
@@ -51,6 +56,8 @@ class Study:
     concurrency: int = 8
     prices: Mapping[str, Price] = field(default_factory=dict)
     process: str = ""
+    compute: str = ""
+    hardware: str = ""
 
     def __post_init__(self) -> None:
         if not self.strategies:
@@ -68,6 +75,10 @@ class Study:
                 raise StudyError(_unknown("sampling setting", name, _SAMPLING))
         Sampling(**dict(self.sampling))
         Budget.parse(self.budget), Budget.parse(self.study_budget), self.parsed
+        if self.compute and self.compute not in AXES:
+            raise StudyError(_unknown("meaning of compute", self.compute, list(AXES)))
+        if self.hardware and self.hardware.partition(",")[0] != HERE:
+            hardware(self.hardware)
 
     @property
     def parsed(self) -> tuple[Strategy, ...]:
@@ -81,6 +92,11 @@ class Study:
             points = sorted(set(self.samples)) if strategy.takes_samples else [_own_samples(strategy)]
             out += [(strategy, k) for k in points]
         return out
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs that a byte read counts as, in eFLOPs."""
+        return hardware(self.hardware or "b200").intensity
 
     @property
     def price_table(self) -> Prices:
@@ -166,7 +182,7 @@ def _is_table(value: Any) -> bool:
 
 
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("model", "task", "budget", "study_budget", "process"), (_is_text, "text")),
+    **dict.fromkeys(("model", "task", "budget", "study_budget", "process", "compute", "hardware"), (_is_text, "text")),
     **dict.fromkeys(("limit", "seed", "concurrency"), (_is_whole, "a whole number")),
     "strategies": (lambda v: all(map(_is_text, v)), "a list of texts"),
     "samples": (lambda v: all(map(_is_whole, v)), "a list of whole numbers"),

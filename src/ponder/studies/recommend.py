@@ -166,8 +166,8 @@ def recommend(
         target: accuracy to reach, above 0 and at most 1: the cheapest point that does is recommended.
         budget: compute per problem that may be spent: the most accurate point within it is recommended.
             Target and budget together: the cheapest within the budget that reaches the target.
-        axis: what compute means: samples, generated_tokens, tokens, calls, flops, cost_usd or seconds. By default
-            generated tokens if the study has them.
+        axis: what compute means: samples, generated_tokens, tokens, calls, flops, eflops, cost_usd or seconds. By
+            default what the study says, else generated tokens if it has them.
         seed: of the bootstrap.
 
     Raises:

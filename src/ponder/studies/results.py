@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import orjson
 
+from ponder import costs
 from ponder.errors import StoreError
 from ponder.laws.intervals import wilson_interval
 from ponder.laws.pass_at_k import pass_at_k
 from ponder.ledger.spend import FIELDS
 from ponder.studies.calibration import confidence_table, measure_table
+from ponder.studies.measured import add_eflops
 from ponder.studies.outcome import Outcome
 
 Row = dict[str, Any]
@@ -59,7 +61,9 @@ class StudyResults:
         raise KeyError((strategy, budget))
 
 
-def make_row(model: str, task: str, series: Series, draws: Mapping[str, tuple[int, int]]) -> Row:
+def make_row(
+    model: str, task: str, series: Series, draws: Mapping[str, tuple[int, int]], intensity: float | None = None
+) -> Row:
     """One row.
 
     Args:
@@ -68,6 +72,7 @@ def make_row(model: str, task: str, series: Series, draws: Mapping[str, tuple[in
         series: the problems' outcomes.
         draws: per problem, candidates and right candidates at the strategy's largest budget: what the
             unbiased pass@k is estimated from.
+        intensity: FLOPs that a byte read counts as, in eFLOPs; None: the default hardware's.
     """
     outcomes = list(series.outcomes.values())
     n = len(outcomes)
@@ -85,7 +90,7 @@ def make_row(model: str, task: str, series: Series, draws: Mapping[str, tuple[in
         "ci_high": round(float(high), 6),
         "coverage": round(sum(o.covered for o in outcomes) / n, 6) if n else 0.0,
         "pass_at_k": _pass_at_k(series, draws),
-        **{name: _tidy(name, value) for name, value in spent.items()},
+        **add_eflops({name: _tidy(name, value) for name, value in spent.items()}, _intensity(intensity)),
         "errors": sum(o.errors for o in outcomes),
         "abstained": sum(o.status == "abstain" for o in outcomes),
         "failed": sum(o.status == "failed" for o in outcomes),
@@ -116,8 +121,18 @@ def _tidy(name: str, value: float) -> float:
     return int(rounded) if float(rounded).is_integer() else rounded
 
 
-def write_tables(folder: Path, rows: Sequence[Row], series: Sequence[Series], problem_ids: Sequence[str]) -> None:
-    """Write `results.json` and `outcomes.json`, each whole or not at all."""
+def _intensity(given: float | None) -> float:
+    return costs.hardware().intensity if given is None else given
+
+
+def write_tables(
+    folder: Path,
+    rows: Sequence[Row],
+    series: Sequence[Series],
+    problem_ids: Sequence[str],
+    intensity: float | None = None,
+) -> None:
+    """Write `results.json` and `outcomes.json`, each whole or not at all; `intensity` as in `make_row`."""
     largest: dict[str, Series] = {}
     for s in series:
         if s.strategy not in largest or s.budget > largest[s.strategy].budget:
@@ -132,7 +147,7 @@ def write_tables(folder: Path, rows: Sequence[Row], series: Sequence[Series], pr
                 "covered": [int(s.outcomes[p].covered) if p in s.outcomes else None for p in problem_ids],
                 "status": [s.outcomes[p].status if p in s.outcomes else None for p in problem_ids],
                 "tokens": [_tokens(s.outcomes[p]) if p in s.outcomes else None for p in problem_ids],
-                "stages": _by_stage(s),
+                "stages": {k: add_eflops(v, _intensity(intensity)) for k, v in _by_stage(s).items()},
             }
             for s in series
         ],

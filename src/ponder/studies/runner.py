@@ -138,6 +138,11 @@ def prepare(study: Study, *, model: Model | None = None, task: Task | None = Non
             raise BudgetError(f"a budget of {zero[0]}=0 buys nothing; leave the limit out, or give a number > 0")
         if limits.cost_usd is not None and not any(study.price_table.of(backend)):
             warnings.append(f"{backend} has no price, so a limit in dollars cannot bind; give one with --price")
+    if study.compute in ("flops", "eflops") and backend.shape is None:
+        raise StudyError(
+            f"compute={study.compute} needs the size of {backend}, which is unknown; give it, as in "
+            "openai:NAME@URL(size=qwen3-8b), or choose compute=tokens"
+        )
     problems = rules.problems(study.limit, seed=study.seed)
     if not problems:
         raise TaskError(f"{rules} gave no problems; check its filters and the file or data set behind it")
@@ -384,9 +389,10 @@ class _Run:
         }  # fmt: skip
         every = [s for _, s in self.rows]
         model, task = str(self.prepared.model), str(self.prepared.task)
-        rows = [make_row(model, task, s, draws[s.strategy]) for s in every]
+        intensity = self.prepared.study.intensity
+        rows = [make_row(model, task, s, draws[s.strategy], intensity) for s in every]
         if self.store is not None:
-            write_tables(self.store.folder, rows, every, order)
+            write_tables(self.store.folder, rows, every, order, intensity)
         return rows
 
 
