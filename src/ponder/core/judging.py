@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from ponder.core.context import Context
-from ponder.core.model import Model
+from ponder.core.model import Model, Sampling
 from ponder.core.problem import Problem
-from ponder.errors import ParameterError
+from ponder.errors import BudgetError, ParameterError, VerifierError
 
 _SCORE = re.compile(r"score\W{0,6}(\d+(?:\.\d+)?)(?:\s*/\s*10)?", re.IGNORECASE)
 
@@ -23,6 +24,26 @@ def judge_of(owner: object, model: Model | None, ctx: Context) -> Model:
     if judge is None:
         raise ParameterError(owner, "model", None, allowed="a model", hint="this process has no language model to ask")
     return judge
+
+
+async def ask(
+    judge: Model, prompt: str, ctx: Context, *, seeds: Sequence[int], temperature: float, max_new_tokens: int
+) -> list[str]:
+    """The judge's replies to one prompt, one for each seed that the budget allows.
+
+    Raises:
+        VerifierError: a call failed for good.
+        BudgetError: the budget allows none.
+    """
+    sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens)
+    landing = ctx.generate(judge, ({"role": "user", "content": prompt},), seeds=seeds, sampling=sampling)
+    found = sorted([reply async for reply in landing], key=lambda reply: reply[0])
+    for _, reply in found:
+        if reply.error is not None:
+            raise VerifierError(f"the judge {judge} failed: {reply.error}")
+    if not found:
+        raise BudgetError("the budget did not allow the judge's call")
+    return [reply.text for _, reply in found]
 
 
 def parse_score(reply: str) -> float | None:

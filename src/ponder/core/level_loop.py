@@ -6,8 +6,9 @@ loop; what is special about each is its `select`. Both calls of a level are batc
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,11 +58,13 @@ class Next:
         counts: for each member, how many continuations it gets (open), or how many places it keeps (finished).
         log_weights: (n,) carried by what comes of each member; None is 0 for all.
         join: states that are members of the next level without being drawn, with their log-weights.
+        settings: (n,) what changes in the settings of each open member before it is extended; None inherits all.
     """
 
     counts: Sequence[int] | Ints
     log_weights: Floats | None = None
     join: Sequence[tuple[State, float]] = ()
+    settings: Sequence[Mapping[str, Any]] | None = None
 
 
 Select = Callable[[Level], Awaitable[Next]]
@@ -142,6 +145,9 @@ async def level_loop(
         counts, states, joining = chosen.counts, level.states, chosen.join
         weights = np.zeros(len(states)) if chosen.log_weights is None else chosen.log_weights
         tree.note("continuations", {s: float(c) for s, c in zip(states, counts, strict=True)})
+        if chosen.settings is not None:
+            going = zip(states, counts, level.open, chosen.settings, strict=True)
+            states = tuple(tree.resettled(s, changes) if c > 0 and o else s for s, c, o, changes in going)
         if not joining and not any(int(c) > 0 and o for c, o in zip(counts, level.open, strict=True)):
             break
     if rest is None:

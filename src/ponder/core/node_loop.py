@@ -72,11 +72,11 @@ async def node_loop(
         if not asked:
             break
         made += len(asked)
+        opened.update(dict.fromkeys(state for state, _ in asked))  # until they have children
         before = len(ctx.shortfalls)
         reserve = set_aside(ctx, (state for state, _ in asked), finished, hold)
         if reserve is None:
             stopped = "budget"
-            opened.update(dict.fromkeys(state for state, _ in asked))
             break
         try:
             groups = await ctx.extend([state for state, _ in asked], [count for _, count in asked], hold=hold)

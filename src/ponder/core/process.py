@@ -50,6 +50,11 @@ class Process(ABC):
             f"the process {self.name or type(self).__name__} cannot list its next steps, only draw them"
         )
 
+    @property
+    def proposes(self) -> bool:
+        """Whether it lists all children of a state in one call, when the state's settings say `propose`."""
+        return False
+
     def done(self, state: State) -> bool:
         """Whether a state cannot be extended."""
         return state.finish is not None

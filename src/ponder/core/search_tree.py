@@ -91,6 +91,15 @@ class SearchTree:
         """Keep numbers about nodes (weights, visits, continuations) under a name; later ones win."""
         self.notes.setdefault(name, {}).update(values)
 
+    def resettled(self, state: State, settings: Mapping[str, Any]) -> State:
+        """The same node under further settings for what comes of it; it takes the node's place in the tree."""
+        changed = replace(state, meta={**state.meta, **settings})
+        self.nodes = [changed if node is state else node for node in self.nodes]
+        for values in (self._scores, *self.notes.values()):
+            if state in values:
+                values[changed] = values.pop(state)
+        return changed
+
     def alive_tokens(self, states: Iterable[State]) -> int:
         """Tokens of these states and all their ancestors, each counted once: what a shared cache must hold."""
         seen: set[State] = set()
@@ -185,7 +194,7 @@ def set_aside(ctx: Context, states: Iterable[State], finished: Mapping[State, No
 async def complete_best(
     ctx: Context, tree: SearchTree, states: Iterable[State], finished: dict[State, None], score: Score
 ) -> tuple[State, ...]:
-    """Nothing is finished and the budget is short: spend what is left on the best open state alone.
+    """Nothing is finished and the budget is short: spend what is left on the best open state that fits.
 
     Only the finished output is scored, not the steps that lead to it. Returns what is still open: the state as far as
     it came, or nothing.
@@ -193,7 +202,8 @@ async def complete_best(
     unfinished = [s for s in states if not ctx.process.done(s) and s.error is None]
     if not unfinished:
         return ()
-    state = max(unfinished, key=lambda s: (_or_lowest(tree.score(s)), s.depth))
+    fitting = [s for s in unfinished if ctx.meter.affordable(ctx.process.to_finish(s, ctx)) >= 1]
+    state = max(fitting or unfinished, key=lambda s: (_or_lowest(tree.score(s)), s.depth))
     while not ctx.process.complete(state):
         (children,) = await ctx.extend([state], [1], to_end=True)
         if not children:
@@ -283,6 +293,7 @@ async def search_result(
         "mean_step_tokens": sum(steps) / len(steps) if steps else 0.0,
         "distinct_steps": _distinct_share(search.tree.nodes),
         "stopped": search.stopped,
+        **_alive_tokens(search.tree),
         **search.details,
         **details,
     }
@@ -292,6 +303,12 @@ async def search_result(
 
 def _or_lowest(score: float) -> float:
     return -math.inf if math.isnan(score) else score
+
+
+def _alive_tokens(tree: SearchTree) -> dict[str, float]:
+    """Tokens a shared cache had to hold, over the levels; nothing for a search that does not go by levels."""
+    alive = [level["alive_tokens"] for level in tree.levels]
+    return {"alive_tokens": sum(alive), "mean_alive_tokens": sum(alive) / len(alive)} if alive else {}
 
 
 def _distinct_share(nodes: Sequence[State]) -> float | None:

@@ -5,7 +5,8 @@ problem's id. A draw is right with probability p, else one of `wrong_answers` wr
 likely as the one before. Right draws carry log-probabilities per token from Normal(-right_nats, 0.15),
 wrong ones from Normal(-wrong_nats, 0.15). Asked to judge (by a prompt that wants a line `Score: N` or
 `Verdict: Yes`), it recognises a right answer with probability `judge_true_positive` and accepts a wrong
-one with probability `judge_false_positive`; asked whether it could do better if it started over, it says No as often.
+one with probability `judge_false_positive` (the same for `Verdict: sure` and `Vote: N`); asked whether it
+could do better if it started over, it says No as often.
 
 Time is simulated too: `seconds` follows from the number of tokens, so that ledgers of two runs are
 equal to the last digit. `latency_s` waits for real, for tests of scheduling.
@@ -41,6 +42,7 @@ _SECONDS_PER_TOKEN = 0.01
 _MOST_PROBLEMS = 100_000
 """Problems whose chances are remembered."""
 _PARAGRAPH = "\n\n"
+_SHOWN = re.compile(r"[Aa]nswer is (.+?)\.?\s")
 _STEPS = 3
 """Paragraphs of an answer that is asked for paragraph by paragraph; only the last one says anything."""
 
@@ -231,10 +233,16 @@ class Simulated(Model):
             right = bool(words) and words[-1].strip(".") == reference
             content = rng.random() < (self.judge_true_positive if right else self.judge_false_positive)
             return ("No" if content else "Yes"), content
-        if "Score: N" in asked or "Verdict: Yes" in asked:
-            shown = re.findall(r"[Aa]nswer is (.+?)\.?\s", asked + "\n")
-            right = bool(shown) and shown[-1].strip() == reference
-            accepted = rng.random() < (self.judge_true_positive if right else self.judge_false_positive)
+        if "Vote: N" in asked:
+            accepting = [
+                i for i, part in enumerate(asked.split("\nChoice ")) if i and self._accepts(part, reference, rng)
+            ]
+            return f"Vote: {accepting[0] if accepting else 1}", bool(accepting)
+        if any(form in asked for form in ("Score: N", "Verdict: Yes", "Verdict: sure")):
+            accepted = self._accepts(asked, reference, rng)
+            if "Verdict: sure" in asked:
+                open_still = not _SHOWN.search(asked + "\n")
+                return f"Verdict: {'likely' if open_still else 'sure' if accepted else 'impossible'}", accepted
             if "Verdict: Yes" in asked:
                 return f"Verdict: {'Yes' if accepted else 'No'}", accepted
             return f"Score: {9 if accepted else 2}", accepted
@@ -247,6 +255,12 @@ class Simulated(Model):
             wrong = bisect_right(self._wrong_bounds, rng.random())
         answer = (reference or f"{derive_seed('truth', key) % 1000}") if right else self._wrong(key, reference, wrong)
         return (f"Let me think. The answer is {answer}." if chat else f" {answer}"), right
+
+    def _accepts(self, text: str, reference: str | None, rng: Any) -> bool:
+        """Whether, as a judge, it takes the last answer in a text for right."""
+        shown = _SHOWN.findall(text + "\n")
+        right = bool(shown) and shown[-1].strip() == reference
+        return bool(rng.random() < (self.judge_true_positive if right else self.judge_false_positive))
 
     @cached_property
     def _wrong_shares(self) -> list[float]:

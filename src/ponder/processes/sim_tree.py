@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -60,16 +60,16 @@ class SimTreeSteps(Process):
         """One step for each slot, drawn from the slot's own seed."""
         wanted = [(state, slot) for state, own in zip(states, slots, strict=True) for slot in own]
         seeds = [seed for state, own in zip(states, slots, strict=True) for seed in ctx.seeds_for(state, own)]
-        m, draws = await ctx.evaluate(len(wanted), lambda m: uniforms(seeds[:m], 3).tolist())
-        for (state, slot), (luck, lure, which) in zip(wanted[:m], draws or [], strict=True):
+        m, draws = await ctx.evaluate(len(wanted), lambda m: uniforms(seeds[:m], 4).tolist())
+        for (state, slot), (luck, lure, which, wording) in zip(wanted[:m], draws or [], strict=True):
             world, place = state.problem.metadata, state.payload
-            if place.alive and luck >= world["survival"]:
+            if place.alive and luck >= _survival(world, state.meta):
                 answer = f"wrong {int(np.searchsorted(_WRONG, which * _WRONG[-1], side='right')) + 1}"
                 place = Place(False, answer, lure < world["trap"])
             depth = state.depth + 1
             yield state.child(
                 slot,
-                f"step {depth}, thought {int(luck * 1e6):06d}",
+                f"step {depth}, thought {_thought(ctx, state, world, luck, wording)}",
                 payload=place,
                 n_tokens=world["step_tokens"],
                 finish="stop" if depth == world["depth"] else None,
@@ -87,6 +87,24 @@ class SimTreeSteps(Process):
     def output(self, state: State) -> str | None:
         """The answer of a finished state; None before."""
         return state.payload.answer if state.finish == "stop" else None
+
+
+def _survival(world: Mapping[str, Any], meta: Mapping[str, Any]) -> float:
+    """The chance that a step stays right, of the state's variant where the problem tells variants apart."""
+    own: Mapping[str, float] = world.get("survival_of") or {}
+    variant = meta.get("variant", next(iter(own), None))
+    if own and variant not in own:
+        raise TaskError(f"the simulated problem knows no variant {variant!r}, only {', '.join(own)}")
+    return own[variant] if variant in own else float(world["survival"])
+
+
+def _thought(ctx: Context, parent: State, world: Mapping[str, Any], luck: float, wording: float) -> str:
+    """A thought's text: its own, or one of its parent's few paraphrases."""
+    ways = world.get("paraphrases", 0)
+    if not ways:
+        return f"{int(luck * 1e6):06d}"
+    (seed,) = ctx.seeds(1, "paraphrase", *parent.path, int(wording * ways))
+    return f"{seed:010d}"
 
 
 def uniforms(seeds: Sequence[int], columns: int) -> npt.NDArray[np.float64]:

@@ -27,6 +27,7 @@ from ponder.core.registry import process
 from ponder.core.state import State
 from ponder.errors import CapabilityError, ParameterError
 from ponder.ledger.spend import Spend
+from ponder.processes._proposals import Listing, proposed
 
 _SAMPLING_FIELDS = frozenset(f.name for f in fields(Sampling))
 _ENDS = frozenset({"", "<|im_end|>", "<|endoftext|>", "</s>", "<|eot_id|>", "<end_of_turn>", "<|end|>"})
@@ -39,7 +40,10 @@ _SPECIAL = frozenset(r"\.^$*+?{}[]|()")
 @process("text_steps")
 @dataclass(frozen=True)
 class TextSteps(Process):
-    r"""A language model writing an answer. An `instruction` among a state's settings is added to the prompt.
+    r"""A language model writing an answer.
+
+    An `instruction` among a state's settings is added to the prompt; `propose` has the steps after it listed in one
+    call instead of drawn one by one.
 
     Args:
         model: writes it.
@@ -115,6 +119,10 @@ class TextSteps(Process):
         whole = replace(ctx.sampling, **overrides) if overrides else ctx.sampling
         left = max(1, whole.max_new_tokens - state.total_tokens())
         last = self.step == "answer" or ctx.to_end or state.depth + 1 >= self.max_steps
+        if state.meta.get("propose") and self.proposes and not last:
+            for child in await proposed(self.model, self._prompt(state), state, slots, ctx, self._listed(whole, left)):
+                yield child
+            return
         completions = ctx.generate(
             self.model,
             self._prompt(state),
@@ -138,6 +146,14 @@ class TextSteps(Process):
                     finish=finish,
                     error=completion.error,
                 )
+
+    @property
+    def proposes(self) -> bool:
+        """Lines and paragraphs can be listed; the steps of other ways of stepping have no form of their own."""
+        return self.step in _DELIMITERS
+
+    def _listed(self, whole: Sampling, left: int) -> Listing:
+        return Listing(whole, min(left, self.step_tokens), left, _DELIMITERS[self.step], self.answer_marker)
 
     async def branch(
         self, states: Sequence[State], ctx: Context, *, most: int

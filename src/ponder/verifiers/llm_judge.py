@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ponder.core.context import Context
-from ponder.core.judging import judge_of, parse_score, prompt_text
-from ponder.core.model import Model, Sampling
+from ponder.core.judging import ask, judge_of, parse_score, prompt_text
+from ponder.core.model import Model
 from ponder.core.problem import Problem
 from ponder.core.registry import verifier
 from ponder.core.verifier import Scorable, Verifier, output_of, place_of
-from ponder.errors import BudgetError, ParameterError, VerifierError
+from ponder.errors import ParameterError, VerifierError
 
 PROMPT = """You are grading an answer to a problem.
 
@@ -67,18 +67,11 @@ class LlmJudge(Verifier):
     async def _rate(self, problem: Problem, item: Scorable, judge: Model, ctx: Context) -> float:
         filled = (self.prompt or PROMPT).replace("{problem}", prompt_text(problem))
         filled = filled.replace("{solution}", str(output_of(item, ctx)))
-        sampling = Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens)
-        ratings, replies = [], []
-        message = ({"role": "user", "content": filled},)
-        landing = ctx.generate(judge, message, seeds=ctx.seeds(self.votes, "judge", *place_of(item)), sampling=sampling)
-        for reply in [reply async for _, reply in landing]:
-            if reply.error is not None:
-                raise VerifierError(f"the judge {judge} failed: {reply.error}")
-            replies.append(reply.text)
-            if (rating := parse_score(reply.text)) is not None:
-                ratings.append(rating)
-        if not replies:
-            raise BudgetError("the budget did not allow the judge's call")
+        seeds = ctx.seeds(self.votes, "judge", *place_of(item))
+        replies = await ask(
+            judge, filled, ctx, seeds=seeds, temperature=self.temperature, max_new_tokens=self.max_new_tokens
+        )
+        ratings = [rating for reply in replies if (rating := parse_score(reply)) is not None]
         if not ratings:
             raise VerifierError(f"no rating in the judge's reply: {replies[0][-120:]!r}")
         return math.fsum(ratings) / len(ratings)
