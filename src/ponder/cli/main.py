@@ -17,6 +17,7 @@ VERBS = {
     "kinetics": "Weigh model size against trials and length, from studies of several models.",
     "report": "Write a study's report and plots.",
     "view": "Look at the search trees of a study in a browser.",
+    "train-prm": "Train a small reward model on a model's own hidden states.",
     "select": "Re-select a study's stored samples, without a model.",
     "check": "Find out what a model, a task and a verifier can do.",
     "list": "Show every technique.",
@@ -32,7 +33,7 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f"ponder.cli.{cmd_name}")
+        module = importlib.import_module(f"ponder.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

@@ -423,7 +423,7 @@ class Context:
             if isinstance(outcome, BaseException):
                 if not isinstance(outcome, Exception) or _is_configuration(outcome):
                     raise outcome
-                self._why[id(item)] = outcome
+                self.no_score(item, outcome)
                 outcome = math.nan
             scores.append(outcome)
         return scores
@@ -456,6 +456,10 @@ class Context:
             else:
                 self._known[(*place, key)] = outcome
         return {key: outcomes[key] if key in outcomes else self._known[(*place, key)] for key in distinct}
+
+    def no_score(self, item: Scorable, why: Exception) -> None:
+        """Say why a verifier that scores many at once returns NaN for one of them."""
+        self._why[id(item)] = why
 
     async def select(self, result: Result, selector: Selector, k: int = 1) -> Result:
         """The result with its choice made by `selector`; a result without candidates stays as it is."""
@@ -737,6 +741,25 @@ class Context:
         self._longest = max(self._longest, 1)
         return m, value
 
+    def charge_reading(self, model: Model, tokens: int, cached: int) -> None:
+        """Book a text that a verifier is about to read in this process, with nothing generated.
+
+        Args:
+            model: reads it.
+            tokens: of the whole text.
+            cached: how many of the first ones need no evaluation.
+
+        Raises:
+            BudgetError: the budget does not allow it.
+        """
+        read = Completion("", 0, prompt_tokens=tokens, cached_tokens=cached)
+        price = self.runtime.prices.of(model)
+        cost = completion_spend(read, prompt_length=tokens, shape=model.shape, price=price, verifying=True)
+        if self.meter.limited and self.meter.affordable(cost) < 1:
+            raise BudgetError(f"the budget did not allow reading {tokens} tokens for a score")
+        self.meter.settle(Spend(), cost)
+        self.ledger.charge(self.stage, cost)
+
     def _hold_back(self, n: int) -> None:
         """Keep what `n` candidates will cost later out of reach of further draws."""
         if self.meter.limited and self._hold != Spend():
@@ -791,6 +814,10 @@ class Context:
 
     def _fall_short(self, what: str) -> None:
         self.shortfalls.append(what)
+
+    def note_failure(self, stage: str, error: BaseException) -> None:
+        """Record that something about this problem failed which is no candidate."""
+        self.failures.append(Failure(stage, None, type(error).__name__, str(error)))
 
     def _record_failure(self, stage: str, item: Scorable, error: BaseException) -> None:
         index = item.index if isinstance(item, Candidate) else None

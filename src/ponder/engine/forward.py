@@ -25,7 +25,14 @@ def linear(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     return out
 
 
-def forward(weights: Weights, x: Tensor, positions: Tensor, attend: Attend, multiply: Multiply = linear) -> Tensor:
+def forward(
+    weights: Weights,
+    x: Tensor,
+    positions: Tensor,
+    attend: Attend,
+    multiply: Multiply = linear,
+    watch: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
     """The normed last states [tokens, width] of embedded tokens; differentiable.
 
     Args:
@@ -34,6 +41,7 @@ def forward(weights: Weights, x: Tensor, positions: Tensor, attend: Attend, mult
         positions: [tokens], what the rotation counts.
         attend: reads and writes the cache.
         multiply: by the large matrices.
+        watch: shown the residual stream [tokens, width] after each block, with the block's number.
     """
     functional = need_torch().nn.functional
     n, kind = len(x), weights.head.dtype
@@ -56,6 +64,8 @@ def forward(weights: Weights, x: Tensor, positions: Tensor, attend: Attend, mult
         h = functional.rms_norm(x, width, layer.feed_norm, weights.epsilon).to(kind)
         gate, up = multiply(h, layer.gate_up, None).chunk(2, dim=1)
         x = x + multiply(functional.silu(gate) * up, layer.down, None)
+        if watch is not None:
+            watch(i, x)
     last: Tensor = functional.rms_norm(x, width, weights.norm, weights.epsilon)
     return last
 

@@ -71,6 +71,12 @@ class Vocabulary:
         """How tokens are written in a list of alternatives, control tokens by their names."""
         return [raw.decode("utf-8", "replace") for raw in c.pieces_of(self._vocabulary, tokens, special=True)]
 
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The token that a name in a list of alternatives stands for; names that parts of characters share are out."""
+        names = self.named(range(self.size))
+        return {name: i for i, name in reversed(list(enumerate(names))) if "\ufffd" not in name}
+
     def control(self) -> list[int]:
         """The tokens that are no text."""
         lib = c.library()

@@ -252,7 +252,13 @@ def _chunk(request: Request, event: Event) -> Chunk:
 
 
 def _note(running: Engine, text: str, tokens: tuple[int, ...], leaf: Leaf) -> None:
-    """Remember how the text with its completion is written in tokens."""
+    """Remember how the text with its completion, or any one token listed for it, is written in tokens."""
+    if leaf.sampling.max_new_tokens == 1 and leaf.drawn and leaf.drawn[0].top:
+        numbers, ends = running.vocabulary.numbers, running.vocabulary.ends
+        for name in leaf.drawn[0].top:
+            if numbers.get(name, -1) not in ends and name in numbers:
+                running.wrote(text + name, (*tokens, numbers[name]))
+        return
     readable = leaf.readable
     if readable is not None and readable[0]:
         running.wrote(text + readable[0], (*tokens, *readable[1]))
