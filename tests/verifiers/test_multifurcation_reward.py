@@ -146,7 +146,7 @@ def test_unseen_tokens_do_not_appear_and_another_writer_is_refused_unless_its_te
     vocabulary = model.running().vocabulary
     free, _ = search("saffron(n=1, max_new_tokens=1, min_new_tokens=0, top_p=0.1)", model)
     (likeliest,) = {n.step for n in free.tree.nodes}
-    flat_head(tmp_path, model, unseen=(vocabulary.numbers[likeliest],))
+    flat_head(tmp_path, model, unseen=(by_name(vocabulary)[likeliest],))
     judge = f'multifurcation_reward("{tmp_path}")'
     kept, _ = search(f"saffron(n=1, verifier={judge}, max_new_tokens=1, min_new_tokens=0, top_p=0.9)", model)
     assert likeliest not in {n.step for n in kept.tree.nodes} and kept.details["all_forbidden"] == 0

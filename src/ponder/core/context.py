@@ -546,6 +546,7 @@ class Context:
         at its worst; what is not affordable does not come.
         """
         sampling = sampling or self.sampling
+        model.require_experts(sampling)
         scheduler = self.runtime.scheduler(model)
         price = self.runtime.prices.of(model)
         request = Request(prompt, sampling, tuple(seeds), prefix, self._watch, self._race, problem=self.problem)
@@ -570,9 +571,8 @@ class Context:
                     async for position, completion in batch:
                         landed.add(position)
                         shared_length = max(shared_length, completion.prompt_tokens)
-                        cost = completion_amounts(
-                            completion, shared_length, model.shape, price, self._verifying, longest
-                        )
+                        shape = model.shape and model.shape.at(sampling.experts)
+                        cost = completion_amounts(completion, shared_length, shape, price, self._verifying, longest)
                         longest = max(longest, completion.n_tokens)
                         if limited:
                             spent = spent + Spend(*cost)  # type: ignore[arg-type]

@@ -31,6 +31,7 @@ class Sampling:
         logprobs: None asks for no log-probabilities, 0 for those of the sampled tokens, k for the k
             most likely alternatives too (untempered, in nats).
         extra: settings passed to the backend as they are.
+        experts: experts that a mixture-of-experts model asks for each token; None is the model's own number.
     """
 
     temperature: float = 1.0
@@ -41,6 +42,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     extra: tuple[tuple[str, Any], ...] = ()
+    experts: int | None = None
 
     def __post_init__(self) -> None:
         checks = [
@@ -50,6 +52,7 @@ class Sampling:
             (self.min_p is None or 0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1] or none"),
             (self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "an integer ≥ 1"),
             (self.logprobs is None or self.logprobs >= 0, "logprobs", self.logprobs, "an integer ≥ 0 or none"),
+            (self.experts is None or self.experts >= 1, "experts", self.experts, "an integer ≥ 1 or none"),
         ]
         for good, name, value, allowed in checks:
             if not good:
@@ -57,7 +60,8 @@ class Sampling:
 
     def key(self) -> str:
         """Text that is equal exactly for equal settings; part of the content key of a draw."""
-        return repr(dataclasses.astuple(self))
+        values = dataclasses.astuple(self)
+        return repr(values if self.experts is not None else values[:-1])  # as before there was such a setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,10 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a backend can do. None means "not known before it is tried"."""
+    """What a backend can do. None means "not known before it is tried".
+
+    `experts` is the largest number of experts that a request may ask for, 0 if it cannot choose one.
+    """
 
     chat: bool = True
     plain: bool = True
@@ -148,6 +155,7 @@ class Capabilities:
     prompt_cache: bool | None = False
     streaming: bool = True
     context_tokens: int | None = None
+    experts: int = 0
 
 
 class Model(ABC):
@@ -191,6 +199,24 @@ class Model(ABC):
         if getattr(self.capabilities, capability) is False:
             hint = f" {instead}" if instead else ""
             raise CapabilityError(f"{needed_by} needs {capability}; model {self} does not offer it.{hint}")
+
+    def require_experts(self, sampling: Sampling) -> None:
+        """Refuse a number of experts that the model cannot be run with.
+
+        Raises:
+            CapabilityError: the number cannot be chosen.
+            ParameterError: it is out of range.
+        """
+        k, most = sampling.experts, self.capabilities.experts
+        if k is None:
+            return
+        if not most:
+            raise CapabilityError(
+                f"experts={k} was asked of {self}: the model has no router that ponder can set; use variants=, or a "
+                "mixture-of-experts model as transformers:PATH"
+            )
+        if not 1 <= k <= most:
+            raise ParameterError("sampling", "experts", k, allowed=f"an integer from 1 to {most} for {self}")
 
     def notes(self) -> list[str]:
         """Lines that `ponder check` shows besides its own findings: what the backend has measured of itself."""

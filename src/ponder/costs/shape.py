@@ -106,6 +106,15 @@ class ModelShape:
             raise UnknownNameError("model shape", first, SHAPES)
         return replace(found, **numbers) if numbers else found
 
+    def at(self, experts: int | None) -> ModelShape:
+        """The size with so many experts for each token; None is the model's own number, as for a dense model."""
+        k = self.experts_per_token
+        if experts is None or self.experts is None or k is None or experts == k or self.experts == k:
+            return self
+        one = (self.params_total - self.params_active) / (self.experts - k)
+        active = self.params_active + round((experts - k) * one)
+        return replace(self, params_active=active, experts_per_token=experts)
+
     @property
     def q_width(self) -> int:
         """Query heads times their width, over all layers."""

@@ -21,12 +21,14 @@ class Row:
         start: how many tokens it holds already; the first of `tokens` gets this position.
         tokens: what is appended, at least one.
         wanted: of so many of the last tokens the logits are asked for.
+        experts: experts asked for each token, None for the model's own number; the same for all of a sequence.
     """
 
     sequence: int
     start: int
     tokens: Sequence[int]
     wanted: int
+    experts: int | None = None
 
 
 class Backend(Protocol):

@@ -83,7 +83,7 @@ class Decoder:
         self._idle: OrderedDict[int, None] = OrderedDict()
         self._unused = list(range(backend.sequences - 1, -1, -1))
         self._jobs: deque[Job] = deque()
-        self._ends: OrderedDict[tuple[int, ...], Logits] = OrderedDict()
+        self._ends: OrderedDict[tuple[int | None, tuple[int, ...]], Logits] = OrderedDict()
         self._lock = threading.Condition()
         self._new: list[Job] = []
         self._cancelled: list[tuple[Job, int | None]] = []
@@ -204,10 +204,12 @@ class Decoder:
 
     def _being_read(self, job: Job) -> bool:
         """Whether somebody is reading more of this prompt than the cache holds."""
-        reading = [x for x in self._live.values() if x.leaf is None and x.job is not job]
+        experts = job.sampling.experts
+        others = [x for x in self._live.values() if x.leaf is None and x.job is not job]
+        reading = [x for x in others if x.job.sampling.experts == experts]
         if not reading:
             return False
-        length = self._tree.match(job.prompt)[2]
+        length = self._tree.match(job.prompt, experts)[2]
         return any(shared(x.job.prompt, job.prompt, 0) > length for x in reading)
 
     def _place_all(self, job: Job) -> bool:
@@ -221,12 +223,13 @@ class Decoder:
 
     def _place(self, job: Job) -> bool:
         """Give the job's next text a sequence; False if there is no room yet."""
+        experts = job.sampling.experts
         if job.logits is None:
-            job.logits = self._ends.get(tuple(job.prompt))
+            job.logits = self._ends.get((experts, tuple(job.prompt)))
         text = [*job.prompt, *job.given[:-1]] if job.given is not None else job.prompt
         most = len(job.prompt) - 1 if job.given is not None or job.logits is None else len(job.prompt)
         while True:
-            run, used, length = self._tree.match(text[:most])
+            run, used, length = self._tree.match(text[:most], experts)
             ahead = len(text) - length + (0 if job.given is not None else job.sampling.max_new_tokens)
             promised = sum(x.ahead for x in self._live.values())
             fits = self._tree.cells + promised + ahead <= self.backend.cells
@@ -263,7 +266,7 @@ class Decoder:
         left = self.backend.batch
         for x in self._live.values():
             if x.leaf is not None and x.pending and left:
-                rows.append(Row(x.sequence, x.length, x.pending, 1))
+                rows.append(Row(x.sequence, x.length, x.pending, 1, x.job.sampling.experts))
                 members.append(x)
                 left -= 1
         self._count(widest=len(rows))
@@ -276,7 +279,7 @@ class Decoder:
                 else:  # every token from the prompt's last on, as far as it is in this part
                     first = len(x.job.prompt) - 1 - x.length
                     wanted = len(part) - min(max(first, 0), len(part))
-                rows.append(Row(x.sequence, x.length, part, wanted))
+                rows.append(Row(x.sequence, x.length, part, wanted, x.job.sampling.experts))
                 members.append(x)
                 left -= len(part)
         return rows, members
@@ -300,7 +303,7 @@ class Decoder:
             elif not x.pending:
                 if row.wanted:
                     x.job.logits = mine[0].copy()
-                    self._remember(tuple(x.job.prompt), x.job.logits)
+                    self._remember((x.job.sampling.experts, tuple(x.job.prompt)), x.job.logits)
                 x.job.reading = False
                 self._open(x)
         if drawing:
@@ -394,7 +397,7 @@ class Decoder:
         self.backend.free(sequence)
         self._unused.append(sequence)
 
-    def _remember(self, prompt: tuple[int, ...], logits: Logits) -> None:
+    def _remember(self, prompt: tuple[int | None, tuple[int, ...]], logits: Logits) -> None:
         self._ends[prompt] = logits
         if len(self._ends) > _PROMPT_ENDS:
             self._ends.popitem(last=False)

@@ -1,11 +1,8 @@
-"""A model file ready to decode: its vocabulary, a decoder for each backend in use, and what was written lately."""
+"""A GGUF file ready to decode: a decoder for each backend in use, and which of them takes what comes."""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +11,16 @@ from weakref import WeakKeyDictionary
 
 from ponder.engine.backend import Backend
 from ponder.engine.calibration import calibration
-from ponder.engine.decoder import Counters, Decoder
+from ponder.engine.decoder import Decoder
+from ponder.engine.gguf_vocabulary import GgufVocabulary
 from ponder.engine.job import Job
 from ponder.engine.llama_backend import LlamaBackend
-from ponder.engine.one_thread import OneThread
+from ponder.engine.running import Running, running
 from ponder.engine.threads import available
-from ponder.engine.vocabulary import Vocabulary
 from ponder.engine.weights import Precision, from_gguf, native_precision
 
 Kind = Literal["llamacpp", "torch"]
 
-_WRITTEN = 1 << 22
-"""Tokens of the texts that are remembered as they were written."""
 _MOMENT = 0.002
 """Seconds in which requests count as coming together."""
 _Waiting = tuple[Sequence[Job], "asyncio.Future[Decoder]"]
@@ -55,31 +50,22 @@ class Settings:
         return self.threads or available()
 
 
-class Engine:
-    """One model file in memory.
+class Engine(Running):
+    """One GGUF file in memory.
 
     Args:
         settings: the file and how it is run.
     """
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__(GgufVocabulary(str(settings.path)))
         self.settings = settings
-        self.vocabulary = Vocabulary(str(settings.path))
-        self._decoders: dict[Kind, Decoder] = {}
-        self._lock = threading.Lock()
         self._gathering: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Waiting]] = WeakKeyDictionary()
         self._flushes: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = WeakKeyDictionary()
-        self._written: OrderedDict[str, tuple[int, ...]] = OrderedDict()
-        self._held = 0
 
     def decoder(self, kind: Kind) -> Decoder:
         """The decoder on a backend, started if need be."""
-        with self._lock:
-            found = self._decoders.get(kind)
-            if found is None:
-                backend = OneThread(lambda: BACKENDS[kind](self.settings))
-                found = self._decoders[kind] = Decoder(backend, self.vocabulary)
-            return found
+        return self._started(kind, lambda: BACKENDS[kind](self.settings))
 
     def submit(self, jobs: Sequence[Job]) -> Decoder:
         """Begin jobs that came together where as many texts are decoded fastest on this machine.
@@ -122,32 +108,6 @@ class Engine:
             else:
                 turn.set_result(decoder)
 
-    def counters(self) -> dict[Kind, Counters]:
-        """What each decoder has done."""
-        return {kind: decoder.counters for kind, decoder in self._decoders.items()}
-
-    def tokens(self, text: str) -> tuple[int, ...]:
-        """The tokens of a text; those it was written with, if it was written here."""
-        with self._lock:
-            found = self._written.get(text)
-            if found is not None:
-                self._written.move_to_end(text)
-                return found
-        return self.vocabulary.tokens(text)
-
-    def wrote(self, text: str, tokens: tuple[int, ...]) -> None:
-        """Remember the tokens of a text, so that continuing it finds them in the cache."""
-        with self._lock:
-            self._held += len(tokens) - len(self._written.pop(text, ()))
-            self._written[text] = tokens
-            while self._held > _WRITTEN:
-                self._held -= len(self._written.popitem(last=False)[1])
-
-    def close(self) -> None:
-        """Stop all decoders."""
-        for decoder in self._decoders.values():
-            decoder.close()
-
 
 def _llama(settings: Settings) -> Backend:
     return LlamaBackend(str(settings.path), settings.context, settings.parallel, settings.workers)
@@ -161,21 +121,8 @@ def _torch(settings: Settings) -> Backend:
 
 
 BACKENDS: dict[Kind, Callable[[Settings], Backend]] = {"llamacpp": _llama, "torch": _torch}
-_ENGINES: dict[Settings, Engine] = {}
-_LOCK = threading.Lock()
 
 
 def engine(settings: Settings) -> Engine:
     """The engine with these settings, started if need be; it stays until the process ends."""
-    with _LOCK:
-        found = _ENGINES.get(settings)
-        if found is None:
-            if not _ENGINES:
-                atexit.register(_close_all)
-            found = _ENGINES[settings] = Engine(settings)
-        return found
-
-
-def _close_all() -> None:
-    for one in _ENGINES.values():
-        one.close()
+    return running(settings, Engine)

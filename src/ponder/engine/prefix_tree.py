@@ -1,12 +1,13 @@
 """What the key-value cache holds: a radix tree of runs of tokens.
 
 A *path* is one sequence of the backend: the tokens from the root to the end of its last run. A run is in the
-cache as long as a path goes through it, and is counted once however many do.
+cache as long as a path goes through it, and is counted once however many do. Tokens that were evaluated in different
+ways (`kind`) are never shared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -36,12 +37,13 @@ class PrefixTree:
 
     def __init__(self) -> None:
         self.root = Run(None)
+        self._roots: dict[Hashable, Run] = {None: self.root}
         self.cells = 0
         self._tip: dict[int, Run] = {}
 
-    def match(self, tokens: Sequence[int]) -> tuple[Run, int, int]:
+    def match(self, tokens: Sequence[int], kind: Hashable = None) -> tuple[Run, int, int]:
         """The longest beginning of `tokens` in the cache: its last run, how much of that run, and its length."""
-        run, used, length = self.root, 0, 0
+        run, used, length = self._roots.setdefault(kind, Run(None)), 0, 0
         while True:
             best, far = None, 0
             for child in run.children:
@@ -58,7 +60,7 @@ class PrefixTree:
         """Begin a path after the first `used` tokens of a run; the sequence to fork it from, None at the root."""
         if used < len(run.tokens):
             run = self._split(run, used)
-        source = None if run is self.root else self._holder(run)
+        source = None if run.parent is None else self._holder(run)
         own = Run(run)
         own.paths.add(path)
         run.children.append(own)

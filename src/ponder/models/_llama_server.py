@@ -23,7 +23,7 @@ import orjson
 from ponder.core.problem import Prompt
 from ponder.engine.threads import available, quiet_threads
 from ponder.errors import EndpointError, MissingExtraError, ModelError
-from ponder.models._gguf_model import too_long
+from ponder.models._local_model import too_long
 
 _REMEMBERED = 512
 

@@ -31,8 +31,9 @@ from ponder.core.model import Capabilities, Chunk, Completion, Finish, Request
 from ponder.core.problem import Prompt
 from ponder.core.registry import model
 from ponder.errors import EndpointError
-from ponder.models._gguf_model import GgufModel, too_long
+from ponder.models._gguf_model import GgufModel
 from ponder.models._llama_server import Running, Settings, refusal, running
+from ponder.models._local_model import too_long
 
 _FINISH: dict[str, Finish] = {"eos": "stop", "word": "stop", "limit": "length"}
 _LARGEST_EVENT = 1 << 24

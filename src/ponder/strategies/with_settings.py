@@ -33,6 +33,7 @@ class WithSettings(Strategy):
         top_p: of its draws.
         min_p: of its draws.
         max_new_tokens: of its draws.
+        experts: experts for each token, of a mixture-of-experts model.
         prompt: an instruction added to the prompt: `direct`, `chain_of_thought`, `reflection`, or a text.
     """
 
@@ -41,13 +42,14 @@ class WithSettings(Strategy):
     top_p: float | None = None
     min_p: float | None = None
     max_new_tokens: int | None = None
+    experts: int | None = None
     prompt: str | None = None
 
     def __post_init__(self) -> None:
         merged_sampling(Sampling(), self._changes())  # refuses impossible values at once
 
     def _changes(self) -> dict[str, float | int | None]:
-        return {name: getattr(self, name) for name in ("temperature", "top_p", "min_p", "max_new_tokens")}
+        return {name: getattr(self, name) for name in ("temperature", "top_p", "min_p", "max_new_tokens", "experts")}
 
     async def run(self, problem: Problem, ctx: Context) -> Result:
         """The inner strategy's result on the same problem."""

@@ -19,8 +19,9 @@ from typing import Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
 from ponder.core.context import Context
-from ponder.core.model import Capabilities, Completion, Model, Request, Sampling, Shape
+from ponder.core.model import Capabilities, Completion, Model, Request, Sampling
 from ponder.core.problem import Prompt
+from ponder.engine.hf_experts import shape_of
 from ponder.engine.threads import quiet_threads
 from ponder.errors import (
     BudgetError,
@@ -124,9 +125,7 @@ class Weights:
         self.model = self.model.to(device).eval()
         self.head = head(self)
         config = self.model.config.get_text_config()
-        width = int(getattr(config, "hidden_size", 0))
-        count = sum(p.numel() for p in self.model.parameters())
-        self.shape = Shape(count, int(getattr(config, "num_hidden_layers", 0)), width)
+        self.shape = shape_of(self.model)
         self.longest: int | None = getattr(config, "max_position_embeddings", None)
         self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Asked]] = WeakKeyDictionary()
         self._workers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = WeakKeyDictionary()

@@ -25,7 +25,7 @@ from ponder.core.problem import Problem
 from ponder.core.registry import verifier
 from ponder.core.state import State
 from ponder.core.verifier import NextStepVerifier
-from ponder.engine.vocabulary import Vocabulary
+from ponder.engine.vocabulary import Vocabulary, by_name
 from ponder.errors import ParameterError
 from ponder.verifiers._head_file import Arrays, HeadFile, load_head
 from ponder.verifiers._hidden_states import states_for
@@ -85,7 +85,7 @@ def _token(vocabulary: Vocabulary, step: Any) -> int:
     text = str(step)
     if not text:
         return vocabulary.end
-    found = vocabulary.numbers.get(text)
+    found = by_name(vocabulary).get(text)
     return found if found is not None else next(iter(vocabulary.plain(text)), -1)
 
 
