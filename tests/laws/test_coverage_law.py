@@ -80,17 +80,17 @@ def test_counts_and_their_curve_give_the_same_law() -> None:
     assert again.predict_interval(16) == by_counts.predict_interval(16)
 
 
-def test_inverse_slope_and_saturation_agree_with_predict() -> None:
+def test_inverse_slope_and_reach_agree_with_predict() -> None:
     law = CoverageLaw(-1.5, -0.35)
     assert law.inverse(law.predict(40)) == pytest.approx(40)
     assert law.inverse(1.0) == math.inf and law.limit == 1.0
     step = 1e-6
     numeric = (law.predict(40 * math.exp(step)) - law.predict(40 * math.exp(-step))) / (2 * step)
     assert law.slope(40) == pytest.approx(numeric)
-    assert law.predict(law.saturation(0.9)) == pytest.approx(0.9)
+    assert law.predict(law.reach(0.9)) == pytest.approx(0.9)
     capped = CoverageLaw(-1.5, -0.5, c_max=0.7, capped=True)
     assert capped.inverse(0.7) == math.inf and capped.limit == 0.7
-    assert capped.predict(capped.saturation(0.9)) == pytest.approx(0.63)
+    assert capped.predict(capped.reach(0.9)) == pytest.approx(0.63)
 
 
 def test_predict_takes_numbers_and_arrays() -> None:

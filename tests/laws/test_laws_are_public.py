@@ -14,8 +14,11 @@ from ponder import laws
 FILES = [m.name for m in pkgutil.iter_modules(laws.__path__) if not m.name.startswith("_")]
 INSIDE = {
     "calibration": {"Bin"},
+    "arise": {"per_problem"},
     "intervals": {"percentiles", "resampling_weights"},
+    "scaling_metrics": {"merged"},
     "solve_or_verify": {"Point", "cost"},
+    "step_law": {"parse_amount"},
 }
 """Names that mean something only beside the others of their file."""
 

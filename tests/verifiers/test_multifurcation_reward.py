@@ -10,6 +10,7 @@ import pytest
 import ponder
 from ponder.api import build_process, default_sampling
 from ponder.core.context import Context, Runtime
+from ponder.engine.vocabulary import by_name
 from ponder.errors import ParameterError, TaskError
 from ponder.models.catalog import CATALOG
 from ponder.recipes.multifurcation_reward_model import (

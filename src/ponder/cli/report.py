@@ -39,6 +39,7 @@ def command(folder: Path, out: Path | None, png: bool, svg: bool, axis: str | No
         import json
 
         from ponder.reports.html import coverage_fit
+        from ponder.studies.how_well import how_well
 
         fit = coverage_fit(data)
         law = None if fit is None or fit.law is None else dict(fit.law.parameters)
@@ -51,6 +52,7 @@ def command(folder: Path, out: Path | None, png: bool, svg: bool, axis: str | No
                     "recommendation": None if advice is None else advice.as_dict(),
                     "coverage_law": law,
                     "beta_binomial_law": beta,
+                    "how_well": [w.as_dict() for w in how_well(data, data.axis(axis))],
                     "rows": [dict(p.row) for p in data.points],
                 },
                 indent=2,

@@ -1,6 +1,6 @@
 """Laws: quality against compute, estimated, fitted or in closed form; and how far confidence can be trusted.
 
-Everything public is here; but for four small files nothing is imported before it is used.
+Everything public is here; but for six small files nothing is imported before it is used.
 
 >>> from ponder import laws
 >>> laws.pass_at_k(10, 3, 1)
@@ -14,32 +14,45 @@ from typing import TYPE_CHECKING, Any
 
 # Imported here and not lazily: each of these names is both a file and the function in it, and the function must win
 # whichever of the two is touched first.
+from ponder.laws.arise import arise as arise
 from ponder.laws.best_of_k import best_of_k as best_of_k
 from ponder.laws.curve_shift import curve_shift as curve_shift
 from ponder.laws.majority_limit import majority_limit as majority_limit
 from ponder.laws.pass_at_k import pass_at_k as pass_at_k
+from ponder.laws.step_law import step_law as step_law
 
 _WHERE = {
     "AdaptiveOutcome": "early_stopping",
+    "Arise": "arise",
     "BetaBinomialLaw": "beta_binomial",
     "BinaryOutcome": "self_evaluation",
     "BinnedCalibration": "calibration",
     "BrierScore": "calibration",
     "Calibration": "calibration",
+    "Cell": "variance_guided",
+    "Controllability": "scaling_metrics",
     "CostComparison": "model_costs",
     "CoverageLaw": "coverage_law",
     "Crossing": "solve_or_verify",
     "CurveShift": "curve_shift",
     "FirstFinishAdvice": "first_finish",
     "FirstFinishLaw": "first_finish",
+    "GeometricMixture": "geometric_saturation",
+    "GeometricSaturation": "geometric_saturation",
     "Interval": "intervals",
     "PairedDifference": "intervals",
     "PoolCurve": "imperfect_verifier",
     "PoolDiagnostics": "hedged_sampling",
+    "PowerLaw": "power_law",
+    "RagAllocation": "rag_allocation",
+    "RagConfig": "rag_allocation",
+    "RagTask": "rag_allocation",
     "ResamplingModel": "imperfect_verifier",
+    "RethinkingChain": "rethinking_chain",
     "SampledModel": "model_costs",
     "SolverAndVerifier": "solve_or_verify",
     "SplitLaw": "solve_or_verify",
+    "StepLaw": "step_law",
     "TemperatureCoverage": "multi_temperature",
     "TwoDifficulties": "imperfect_verifier",
     "Verdicts": "imperfect_verifier",
@@ -48,6 +61,8 @@ _WHERE = {
     "adaptive_consistency": "early_stopping",
     "advise_first_finish": "first_finish",
     "allocate": "solve_or_verify",
+    "anytime_curve": "scaling_metrics",
+    "area_under_curve": "scaling_metrics",
     "auroc": "calibration",
     "auroc_within": "calibration",
     "best_of_n_quality": "self_evaluation",
@@ -59,9 +74,14 @@ _WHERE = {
     "brier_score": "calibration",
     "calibrated_threshold": "self_evaluation",
     "choose_window": "early_stopping",
+    "combined_variation": "variance_guided",
     "compare_at_equal_cost": "model_costs",
+    "controllability": "scaling_metrics",
     "coverage_curve": "pass_at_k",
     "crossing": "solve_or_verify",
+    "economic_epsilon": "geometric_saturation",
+    "economic_saturation": "geometric_saturation",
+    "end_slope": "scaling_metrics",
     "exact_split": "solve_or_verify",
     "expected_calibration_error": "calibration",
     "expected_coverage": "multi_temperature",
@@ -69,6 +89,8 @@ _WHERE = {
     "expected_samples": "self_evaluation",
     "first_finish_accuracy": "first_finish",
     "first_finish_tokens": "first_finish",
+    "fit_power_law": "power_law",
+    "fit_saturation": "geometric_saturation",
     "fit_split": "solve_or_verify",
     "fit_two_difficulties": "imperfect_verifier",
     "gain_share": "self_evaluation",
@@ -77,27 +99,35 @@ _WHERE = {
     "majority_accuracy": "majority_limit",
     "majority_at_k": "best_of_k",
     "majority_limit_of_pool": "majority_limit",
+    "mean_pairwise_slope": "scaling_metrics",
     "measure_calibration": "calibration",
+    "next_sweep": "power_law",
+    "non_embedding_parameters": "step_law",
     "ordered_pairs": "calibration",
     "paired_difference": "intervals",
     "pool_curve": "imperfect_verifier",
     "pool_diagnostics": "hedged_sampling",
     "pruning_tokens": "self_evaluation",
     "rank_weights": "best_of_k",
+    "sample_until_steady": "variance_guided",
+    "saturation_point": "geometric_saturation",
     "sensitivity": "imperfect_verifier",
     "shorter_is_right": "first_finish",
     "simulated_grid": "solve_or_verify",
+    "slope_per_doubling": "scaling_metrics",
     "split_intervals": "solve_or_verify",
     "stored_grid": "solve_or_verify",
     "temperature_coverage": "multi_temperature",
     "threshold_for": "self_evaluation",
+    "variance_guided_repeats": "variance_guided",
     "verifier_rates": "imperfect_verifier",
     "wilson_interval": "intervals",
 }
 
-__all__ = sorted([*_WHERE, "best_of_k", "curve_shift", "majority_limit", "pass_at_k"])
+__all__ = sorted([*_WHERE, "arise", "best_of_k", "curve_shift", "majority_limit", "pass_at_k", "step_law"])
 
 if TYPE_CHECKING:
+    from ponder.laws.arise import Arise as Arise
     from ponder.laws.best_of_k import majority_at_k as majority_at_k
     from ponder.laws.best_of_k import rank_weights as rank_weights
     from ponder.laws.beta_binomial import BetaBinomialLaw as BetaBinomialLaw
@@ -125,6 +155,12 @@ if TYPE_CHECKING:
     from ponder.laws.first_finish import first_finish_accuracy as first_finish_accuracy
     from ponder.laws.first_finish import first_finish_tokens as first_finish_tokens
     from ponder.laws.first_finish import shorter_is_right as shorter_is_right
+    from ponder.laws.geometric_saturation import GeometricMixture as GeometricMixture
+    from ponder.laws.geometric_saturation import GeometricSaturation as GeometricSaturation
+    from ponder.laws.geometric_saturation import economic_epsilon as economic_epsilon
+    from ponder.laws.geometric_saturation import economic_saturation as economic_saturation
+    from ponder.laws.geometric_saturation import fit_saturation as fit_saturation
+    from ponder.laws.geometric_saturation import saturation_point as saturation_point
     from ponder.laws.hedged_sampling import PoolDiagnostics as PoolDiagnostics
     from ponder.laws.hedged_sampling import pool_diagnostics as pool_diagnostics
     from ponder.laws.imperfect_verifier import PoolCurve as PoolCurve
@@ -152,6 +188,20 @@ if TYPE_CHECKING:
     from ponder.laws.multi_temperature import temperature_coverage as temperature_coverage
     from ponder.laws.pass_at_k import coverage_curve as coverage_curve
     from ponder.laws.pass_at_k import log_spaced_k as log_spaced_k
+    from ponder.laws.power_law import PowerLaw as PowerLaw
+    from ponder.laws.power_law import fit_power_law as fit_power_law
+    from ponder.laws.power_law import next_sweep as next_sweep
+    from ponder.laws.rag_allocation import RagAllocation as RagAllocation
+    from ponder.laws.rag_allocation import RagConfig as RagConfig
+    from ponder.laws.rag_allocation import RagTask as RagTask
+    from ponder.laws.rethinking_chain import RethinkingChain as RethinkingChain
+    from ponder.laws.scaling_metrics import Controllability as Controllability
+    from ponder.laws.scaling_metrics import anytime_curve as anytime_curve
+    from ponder.laws.scaling_metrics import area_under_curve as area_under_curve
+    from ponder.laws.scaling_metrics import controllability as controllability
+    from ponder.laws.scaling_metrics import end_slope as end_slope
+    from ponder.laws.scaling_metrics import mean_pairwise_slope as mean_pairwise_slope
+    from ponder.laws.scaling_metrics import slope_per_doubling as slope_per_doubling
     from ponder.laws.self_evaluation import BinaryOutcome as BinaryOutcome
     from ponder.laws.self_evaluation import best_of_n_quality as best_of_n_quality
     from ponder.laws.self_evaluation import binary_adaptive as binary_adaptive
@@ -171,6 +221,12 @@ if TYPE_CHECKING:
     from ponder.laws.solve_or_verify import simulated_grid as simulated_grid
     from ponder.laws.solve_or_verify import split_intervals as split_intervals
     from ponder.laws.solve_or_verify import stored_grid as stored_grid
+    from ponder.laws.step_law import StepLaw as StepLaw
+    from ponder.laws.step_law import non_embedding_parameters as non_embedding_parameters
+    from ponder.laws.variance_guided import Cell as Cell
+    from ponder.laws.variance_guided import combined_variation as combined_variation
+    from ponder.laws.variance_guided import sample_until_steady as sample_until_steady
+    from ponder.laws.variance_guided import variance_guided_repeats as variance_guided_repeats
 
 
 def __getattr__(name: str) -> Any:

@@ -4,14 +4,14 @@ Paper    Brown et al. 2024, "Large Language Monkeys: Scaling Inference Compute w
 Equal    ln c = a · k^b; starting values from the straight line of ln(-ln c) on ln k.
 Differs  Least squares on c itself (`target="log"` for ln c) on log-spaced k. A plateau c_max < 1 is tried too and
          kept only if AICc prefers it; neighbouring points of one coverage curve share nearly all their draws, so
-         AICc counts one observation per doubling of k. Intervals are a bootstrap over problems.
+         AICc counts one observation per doubling of k. Intervals are a BCa bootstrap over problems with expanded
+         percentiles.
 Needs    Counts of right draws, or a coverage curve.    Cost: milliseconds.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,17 +19,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ponder.core.law import Law, like
+from ponder.core.law import Diagnostics, Law, aicc, diagnose, like, warn_far
 from ponder.errors import LawFitError, ParameterError
+from ponder.laws._bootstrap import ProblemBootstrap, leave_one_out
 from ponder.laws._least_squares import levenberg_marquardt
-from ponder.laws.intervals import RESAMPLES, percentiles, resampling_weights
+from ponder.laws.intervals import RESAMPLES, resampling_weights
 from ponder.laws.pass_at_k import log_spaced_k, pass_at_k
 
 Floats = NDArray[np.float64]
 Target = Literal["coverage", "log"]
-
-FAR = 10.0
-"""Predictions beyond this many times the largest fitted k come with a warning."""
 
 _LOG_SLOPE = 8.0
 _FLAT = 1e-9
@@ -52,6 +50,8 @@ class CoverageLaw(Law):
         k_max: largest k of the fit.
         n_points: points of the fit.
         n_problems: problems behind the curve; 0 if only the curve was given.
+        bootstrap: of (a, b, c_max) over problems; None without one.
+        diagnostics: the law against the points of the fit; None if it was not fitted.
     """
 
     a: float
@@ -64,7 +64,8 @@ class CoverageLaw(Law):
     k_max: float = math.inf
     n_points: int = 0
     n_problems: int = 0
-    draws: Floats | None = field(default=None, repr=False, compare=False)
+    bootstrap: ProblemBootstrap | None = field(default=None, repr=False, compare=False)
+    diagnostics: Diagnostics | None = field(default=None, repr=False, compare=False)
 
     formula = "c(k) = c_max · exp(a · k^b)"
 
@@ -140,27 +141,31 @@ class CoverageLaw(Law):
         _check_usable(sizes, curve, usable, capped)
         sizes, curve, table = sizes[usable], curve[usable], table[:, usable]
         theta, chosen = _fit(sizes, curve[None, :], capped, target)
-        draws = None
+        bootstrap = None
         if resamples and right.size > 1:
-            curves = np.clip(resampling_weights(right.size, resamples=resamples, seed=seed) @ table / right.size, 0, 1)
+            rows, member, times = np.unique(table, axis=0, return_inverse=True, return_counts=True)
+            weights = resampling_weights(right.size, resamples=resamples, seed=seed)
+            drawn = np.stack([np.bincount(np.ravel(member), w, times.size) for w in weights])
+            both = np.concatenate([drawn, leave_one_out(times.astype(np.float64))])
+            curves = np.clip(both @ rows / both.sum(axis=1, keepdims=True), 0, 1)
             if target == "log":
                 curves = np.maximum(curves, curve.min() * 1e-3)
-            draws = _natural(_fit(sizes, curves, capped, target, tolerance=1e-6)[0])
-        return cls._of(theta[0], bool(chosen[0]), sizes, curve, n_problems=right.size, draws=draws)
+            fits = _natural(_fit(sizes, curves, capped, target, tolerance=1e-6)[0])
+            bootstrap = ProblemBootstrap(
+                _natural(theta)[0], fits[:resamples], fits[resamples:], times.astype(np.float64)
+            )
+        return cls._of(theta[0], bool(chosen[0]), sizes, curve, n_problems=right.size, bootstrap=bootstrap)
 
     @classmethod
     def _of(
-        cls, theta: Floats, capped: bool, k: Floats, curve: Floats, *, n_problems: int = 0, draws: Floats | None = None
-    ) -> CoverageLaw:
+        cls, theta: Floats, capped: bool, k: Floats, curve: Floats, *, n_problems: int = 0,
+        bootstrap: ProblemBootstrap | None = None,
+    ) -> CoverageLaw:  # fmt: skip
         a, b, c_max = (float(x) for x in _natural(theta[None, :])[0])
-        residual = curve - _curve(a, b, c_max, k)
-        total = float(((curve - curve.mean()) ** 2).sum())
+        found = diagnose(k, curve, _curve(a, b, c_max, k), 3 if capped else 2)
         return cls(
-            a, b, c_max, capped,
-            r2=1.0 - float((residual**2).sum()) / total,
-            max_error=float(np.abs(residual).max()),
-            k_min=float(k.min()), k_max=float(k.max()),
-            n_points=k.size, n_problems=n_problems, draws=draws,
+            a, b, c_max, capped, r2=found.r2, max_error=found.max_error, k_min=found.low, k_max=found.high,
+            n_points=k.size, n_problems=n_problems, bootstrap=bootstrap, diagnostics=found,
         )  # fmt: skip
 
     @property
@@ -206,17 +211,21 @@ class CoverageLaw(Law):
             LawFitError: the law was fitted to a curve and not to counts.
         """
         sizes = self._reachable(k)
-        curves = np.stack([_curve(a, b, top, sizes) for a, b, top in self._draws()])
-        ends = [percentiles(column, level) for column in curves.reshape(len(curves), -1).T]
-        low, high = (np.array(side).reshape(np.shape(k)) for side in zip(*ends, strict=True))
-        return like(k, low), like(k, high)
+
+        def coverage(theta: Floats) -> Floats:
+            return np.stack([_curve(a, b, top, sizes.ravel()) for a, b, top in theta])
+
+        low, high = self._bootstrap().interval(coverage, level)
+        return like(k, low.reshape(np.shape(k))), like(k, high.reshape(np.shape(k)))
 
     def parameter_interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Bootstrap interval of one parameter: `a`, `b` or `c_max`."""
         names = ("a", "b", "c_max")
         if name not in names:
             raise ParameterError(self, "name", name, allowed=f"one of {', '.join(names)}")
-        return percentiles(self._draws()[:, names.index(name)], level)
+        at = names.index(name)
+        low, high = self._bootstrap().interval(lambda theta: theta[:, at : at + 1], level)
+        return float(low[0]), float(high[0])
 
     def inverse(self, quality: float) -> float:
         """Draws that reach a coverage, (ln(quality / c_max) / a)^(1 / b); infinite from the plateau on.
@@ -239,13 +248,21 @@ class CoverageLaw(Law):
         sizes = self._reachable(k)
         return like(k, self.a * self.b * sizes**self.b * _curve(self.a, self.b, self.c_max, sizes))
 
-    def _draws(self) -> Floats:
-        if self.draws is None:
+    @property
+    def steepest(self) -> float:
+        """Where c'(k) peaks, ((1 - b) / (a b))^(1 / b): the form is S-shaped, and for hard problems far out."""
+        if not self.decaying:
+            raise LawFitError(self._why_not())
+        log_k = math.log((1 - self.b) / (self.a * self.b)) / self.b
+        return math.exp(log_k) if log_k < 34 else math.inf
+
+    def _bootstrap(self) -> ProblemBootstrap:
+        if self.bootstrap is None:
             raise LawFitError(
                 "this law was fitted to a curve, which does not say how sure it is. "
                 "Use CoverageLaw.fit_counts with the counts of two problems or more"
             )
-        return self.draws
+        return self.bootstrap
 
     def _reachable(self, k: ArrayLike) -> Floats:
         sizes = np.asarray(k, dtype=np.float64)
@@ -254,12 +271,7 @@ class CoverageLaw(Law):
         if sizes.size and sizes.max() > self.k_max:
             if not self.decaying:
                 raise LawFitError(self._why_not())
-            if sizes.max() > FAR * self.k_max:
-                warnings.warn(
-                    f"k={sizes.max():g} is more than {FAR:g} times the largest fitted k={self.k_max:g}: "
-                    "the law is a guess there",
-                    stacklevel=3,
-                )
+            warn_far(float(sizes.max()), self.k_max)
         return sizes
 
     def _why_not(self) -> str:
@@ -305,7 +317,7 @@ def _fit(
     use = np.ones(len(curves), dtype=bool)
     if capped is None:
         seen = min(float(k.size), 1 + math.log2(k.max() / k.min()))
-        use = _aicc(best_rss, seen, 3) < _aicc(plain_rss, seen, 2)
+        use = np.array([aicc(c, seen, 3) < aicc(p, seen, 2) for c, p in zip(best_rss, plain_rss, strict=True)])
     return np.where(use[:, None], best, plain), use
 
 
@@ -335,14 +347,6 @@ def _form(log_k: Floats, target: Target, *, plateau: bool) -> Any:
         return values, np.stack(columns, axis=2)
 
     return model
-
-
-def _aicc(rss: Floats, n: float, parameters: int) -> Floats:
-    """Corrected Akaike criterion of Gaussian residuals; infinite when n is too small for it."""
-    p = parameters + 1
-    if n <= p + 1:
-        return np.full(rss.shape, np.inf)
-    return n * np.log(np.maximum(rss, n * 1e-18) / n) + 2 * p * (1 + (p + 1) / (n - p - 1))
 
 
 def _checked_curve(k: ArrayLike, coverage: ArrayLike) -> tuple[Floats, Floats]:

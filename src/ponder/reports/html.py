@@ -20,6 +20,7 @@ from ponder.laws.intervals import bootstrap_means, paired_difference, percentile
 from ponder.laws.pass_at_k import log_spaced_k, pass_at_k
 from ponder.reports.charts import Curve, Mark, line_chart, short, swatch
 from ponder.studies.calibration import PROBABILITY, SHORTER
+from ponder.studies.how_well import how_well
 from ponder.studies.measured import Axis, Measured, Point
 from ponder.studies.recommend import Recommendation, largest_pool, recommend
 
@@ -119,6 +120,8 @@ def render(data: Measured) -> str:
         baseline=redact(data.baseline.label if data.baseline.strategy != "single" else "single"),
         coverage=coverage,
         coverage_svg=None if coverage is None else _coverage_chart(coverage),
+        how_well=how_well(data, default),
+        default_unit=default.unit,
         costs=[_cost_row(p, advice) for p in data.points],
         dollars=any(p.row.get("cost_usd") for p in data.points),
         stages=_stages(data),
@@ -131,6 +134,7 @@ def render(data: Measured) -> str:
         plan=redact(data.plan),
         command=redact(_command(data)),
         short=short,
+        redact=redact,
     )
 
 
@@ -184,7 +188,13 @@ class CoverageFit:
     @staticmethod
     def extends(law: CoverageLaw | BetaBinomialLaw) -> bool:
         """Whether a law may be drawn beyond the data."""
-        return not isinstance(law, CoverageLaw) or (law.decaying and law.draws is not None)
+        return not isinstance(law, CoverageLaw) or (law.decaying and law.bootstrap is not None)
+
+    def saturation(self, epsilon: float) -> list[tuple[str, float]]:
+        """Draws from which on one more gains at most epsilon of coverage, by each law that grows."""
+        named = (("power law", self.law), ("beta-binomial law", self.beta))
+        found = [(name, law.saturation(epsilon)) for name, law in named if law is not None and self.extends(law)]
+        return [(name, k) for name, k in found if np.isfinite(k)]
 
     def forecast(self) -> list[dict[str, Any]]:
         """Coverage at the last measured k and beyond, by each law."""

@@ -100,6 +100,7 @@ class Point:
         row: its row of `results.json`.
         correct: per problem 1.0 or 0.0, NaN where the problem was not finished; None if only the row is known.
         stages: what each stage cost over all problems, if the study says.
+        tokens: prompt and generated tokens of each problem, NaN where it was not finished; None if not stored.
     """
 
     strategy: str
@@ -107,6 +108,7 @@ class Point:
     row: Row
     correct: Floats | None = field(default=None, repr=False)
     stages: Mapping[str, Mapping[str, float]] = field(default_factory=dict, repr=False)
+    tokens: Floats | None = field(default=None, repr=False)
 
     @property
     def n_problems(self) -> int:
@@ -312,11 +314,14 @@ def _point(row: Any, series: Mapping[tuple[str, int], Any], path: Path, at: int)
     if not 0 <= accuracy <= 1 or math.isnan(accuracy):
         raise StudyError(f"{path}: row {at} has accuracy {accuracy!r}; it must lie between 0 and 1")
     stored = series.get((strategy, budget), {})
-    correct = stored.get("correct")
-    values = None if correct is None else np.array([math.nan if x is None else float(x) for x in correct])
-    if values is not None and np.isnan(values).all():
-        values = None
-    return Point(strategy, budget, dict(row), values, stored.get("stages") or {})
+    values, tokens = _column(stored.get("correct")), _column(stored.get("tokens"))
+    return Point(strategy, budget, dict(row), values, stored.get("stages") or {}, tokens)
+
+
+def _column(stored: Any) -> Floats | None:
+    """One number a problem, NaN where it is missing; None if there is none at all."""
+    values = None if stored is None else np.array([math.nan if x is None else float(x) for x in stored])
+    return None if values is None or np.isnan(values).all() else values
 
 
 def _read_json(path: Path) -> Any:
