@@ -133,7 +133,8 @@ class Context:
         self._next_index = 0
         self._holds: list[Spend] = []
         self._why: dict[int, Exception] = {}
-        self._known: dict[Hashable, Any] = {}
+        self._remarks: dict[object, str] = {}
+        self.memo: dict[object, Any] = {}
 
     # ------------------------------------------------------------------ randomness
 
@@ -329,11 +330,11 @@ class Context:
             except Exception as error:  # a task's fault concerns this sample only
                 self.failures.append(Failure("extract", index, type(error).__name__, str(error)))
                 answer = None
-        logprob = leaf.total_logprob()
+        logprob, n_tokens = self.process.measure(leaf)
         if logprob is not None and math.isnan(logprob):
             self.failures.append(Failure("draw", index, "nan_logprob", "the backend returned a NaN log-probability"))
         return Candidate(
-            output, answer, logprob, leaf.total_tokens(), {}, index, leaf.finish or "stop", None, leaf.meta, leaf
+            output, answer, logprob, n_tokens, {}, index, leaf.finish or "stop", None, leaf.meta, leaf
         )  # fmt: skip
 
     # ------------------------------------------------------------------ scoring and selecting
@@ -430,7 +431,7 @@ class Context:
 
     def knows(self, owner: object, key: Hashable) -> bool:
         """Whether `once_each` would not have to ask."""
-        return (str(owner), self.problem.id, key) in self._known
+        return (str(owner), self.problem.id, key) in self.memo
 
     async def once_each(
         self, owner: object, keys: Iterable[K], ask: Callable[[K], Coroutine[Any, Any, V]]
@@ -445,7 +446,7 @@ class Context:
         """
         place = (str(owner), self.problem.id)
         distinct = list(dict.fromkeys(keys))
-        fresh = [key for key in distinct if (*place, key) not in self._known]
+        fresh = [key for key in distinct if (*place, key) not in self.memo]
         outcomes: dict[K, V | Exception] = {}
         told = await asyncio.gather(*(ask(key) for key in fresh), return_exceptions=True)
         for key, outcome in zip(fresh, told, strict=True):
@@ -454,12 +455,20 @@ class Context:
                     raise outcome
                 outcomes[key] = outcome
             else:
-                self._known[(*place, key)] = outcome
-        return {key: outcomes[key] if key in outcomes else self._known[(*place, key)] for key in distinct}
+                self.memo[(*place, key)] = outcome
+        return {key: outcomes[key] if key in outcomes else self.memo[(*place, key)] for key in distinct}
 
     def no_score(self, item: Scorable, why: Exception) -> None:
         """Say why a verifier that scores many at once returns NaN for one of them."""
         self._why[id(item)] = why
+
+    def remark(self, item: Scorable, text: str) -> None:
+        """Keep what a verifier has to say about an item beside its score, for those who revise it."""
+        self._remarks[_key(item)] = text
+
+    def remark_on(self, item: Scorable) -> str:
+        """What the verifier that scored an item last has remarked; nothing by default."""
+        return self._remarks.get(_key(item), "")
 
     async def select(self, result: Result, selector: Selector, k: int = 1) -> Result:
         """The result with its choice made by `selector`; a result without candidates stays as it is."""
@@ -529,6 +538,9 @@ class Context:
         )
 
     # ------------------------------------------------------------------ spending
+
+    memo: dict[object, Any]
+    """What is worked out once for a run and shared by all its scopes and children; keys begin with whose it is."""
 
     async def generate(
         self,
@@ -794,6 +806,10 @@ class Context:
             scope._verifying = verifying
         return scope
 
+    def staged(self, stage: str) -> Context:
+        """A view of this context under which costs go to `stage`, for what is asked of a model beside outputs."""
+        return self._scope(stage)
+
     def child(self, problem: Problem, *, process: Process | None = None) -> Context:
         """A context for a part or another form of the problem: a tree of its own, ledger and budget shared.
 
@@ -822,6 +838,12 @@ class Context:
     def _record_failure(self, stage: str, item: Scorable, error: BaseException) -> None:
         index = item.index if isinstance(item, Candidate) else None
         self.failures.append(Failure(stage, index, type(error).__name__, str(error)))
+
+
+def _key(item: Scorable) -> object:
+    """What an item is known by: its state where there is one."""
+    state = item.state if isinstance(item, Candidate) else item
+    return item.index if state is None and isinstance(item, Candidate) else state
 
 
 def _estimated(scheduler: Scheduler, elapsed: float, request: Request) -> Completion:

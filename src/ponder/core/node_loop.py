@@ -89,6 +89,8 @@ async def node_loop(
         for (state, _), group in zip(asked, groups, strict=True):
             if group:
                 opened.pop(state, None)
+            elif short:
+                opened[state] = None
             own = scores[at : at + len(group)]
             at += len(group)
             for child in group:

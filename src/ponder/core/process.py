@@ -77,6 +77,23 @@ class Process(ABC):
         """
         return self.done(state)
 
+    def revising(self) -> Process:
+        """The process whose steps are whole new attempts at the same problem, for strategies that revise outputs.
+
+        What such a step is shown of earlier ones is in `ponder.core.revision`.
+
+        Raises:
+            CapabilityError: whole outputs of this process cannot be revised.
+        """
+        raise CapabilityError(
+            f"the process {self.name or type(self).__name__} cannot revise whole outputs. Use text_steps with a "
+            "language model, a process with a revising form, or a strategy that works on its steps."
+        )
+
+    def measure(self, state: State) -> tuple[float | None, int]:
+        """Log-probability (nats, None if unknown) and tokens of what `output` gives; by default those of all steps."""
+        return state.total_logprob(), state.total_tokens()
+
     @abstractmethod
     def output(self, state: State) -> Any:
         """The finished output that a leaf stands for."""

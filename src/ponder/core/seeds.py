@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
 
 SEED_BITS = 31
 """Seeds lie in [0, 2**31): what every backend accepts (llama.cpp keeps 2**32 - 1 for "random")."""
@@ -51,3 +52,16 @@ def generator(*parts: object) -> np.random.Generator:
 
     digest = blake2b("\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(int.from_bytes(digest, "little")))
+
+
+def uniforms(seeds: Sequence[int], columns: int) -> npt.NDArray[np.float64]:
+    """Uniform numbers in [0, 1), shape (len(seeds), columns), each row from its own seed (SplitMix64)."""
+    import numpy as np
+
+    state = np.asarray(seeds, dtype=np.uint64)[:, None] * np.uint64(0x2545F4914F6CDD1D)
+    with np.errstate(over="ignore"):
+        z = state + np.uint64(0x9E3779B97F4A7C15) * np.arange(1, columns + 1, dtype=np.uint64)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return np.asarray(z >> np.uint64(11), dtype=np.float64) * 2.0**-53

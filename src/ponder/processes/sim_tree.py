@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ponder.core.context import Context
 from ponder.core.model import Model
 from ponder.core.problem import Problem
 from ponder.core.process import Process
 from ponder.core.registry import process
+from ponder.core.seeds import uniforms
 from ponder.core.state import State
 from ponder.errors import TaskError
 from ponder.ledger.spend import Spend
@@ -105,14 +105,3 @@ def _thought(ctx: Context, parent: State, world: Mapping[str, Any], luck: float,
         return f"{int(luck * 1e6):06d}"
     (seed,) = ctx.seeds(1, "paraphrase", *parent.path, int(wording * ways))
     return f"{seed:010d}"
-
-
-def uniforms(seeds: Sequence[int], columns: int) -> npt.NDArray[np.float64]:
-    """Uniform numbers in [0, 1), shape (len(seeds), columns), each row from its own seed (SplitMix64)."""
-    state = np.asarray(seeds, dtype=np.uint64)[:, None] * np.uint64(0x2545F4914F6CDD1D)
-    with np.errstate(over="ignore"):
-        z = state + np.uint64(0x9E3779B97F4A7C15) * np.arange(1, columns + 1, dtype=np.uint64)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return np.asarray(z >> np.uint64(11), dtype=np.float64) * 2.0**-53

@@ -120,15 +120,17 @@ class TextSteps(Process):
         left = max(1, whole.max_new_tokens - state.total_tokens())
         last = self.step == "answer" or ctx.to_end or state.depth + 1 >= self.max_steps
         if state.meta.get("propose") and self.proposes and not last:
-            for child in await proposed(self.model, self._prompt(state), state, slots, ctx, self._listed(whole, left)):
+            for child in await proposed(
+                self.model, self._prompt(state, ctx), state, slots, ctx, self._listed(whole, left)
+            ):
                 yield child
             return
         completions = ctx.generate(
             self.model,
-            self._prompt(state),
+            self._prompt(state, ctx),
             seeds=ctx.seeds_for(state, slots),
             sampling=whole if self.step == "answer" else self._for_one_step(whole, left, last),
-            prefix=self.output(state),
+            prefix=self._prefix(state),
         )
         async with aclosing(completions):
             async for position, completion in completions:
@@ -165,7 +167,7 @@ class TextSteps(Process):
         async def one(state: State) -> AsyncIterator[tuple[State, list[State]]]:
             sampling = replace(ctx.sampling, temperature=1.0, top_p=1.0, max_new_tokens=1, stop=(), logprobs=most)
             drawn = ctx.generate(
-                self.model, self._prompt(state), seeds=ctx.seeds_for(state, [0]), sampling=sampling,
+                self.model, self._prompt(state, ctx), seeds=ctx.seeds_for(state, [0]), sampling=sampling,
                 prefix=self.output(state),
             )  # fmt: skip
             async for _, completion in drawn:
@@ -198,9 +200,13 @@ class TextSteps(Process):
             for rank, (text, logprob) in enumerate(whole)
         ]
 
-    def _prompt(self, state: State) -> Prompt:
+    def _prompt(self, state: State, ctx: Context) -> Prompt:
         instruction = state.meta.get("instruction")
         return instructed(state.problem.prompt, instruction) if instruction else state.problem.prompt
+
+    def _prefix(self, state: State) -> str:
+        """What the model goes on from."""
+        return self.output(state)
 
     def _for_one_step(self, whole: Sampling, left: int, last: bool) -> Sampling:
         delimiter = self._delimiter
@@ -259,7 +265,13 @@ class TextSteps(Process):
     def to_finish(self, state: State, ctx: Context) -> Spend:
         """One completion to the answer's length limit."""
         written = state.total_tokens()
-        return ctx.most(self.model, self._prompt(state), ctx.sampling.max_new_tokens - written, written)
+        return ctx.most(self.model, self._prompt(state, ctx), ctx.sampling.max_new_tokens - written, written)
+
+    def revising(self) -> Process:
+        """Whole answers by the same model, each shown earlier ones."""
+        from ponder.processes.text_revisions import TextRevisions
+
+        return TextRevisions(self.model)
 
     def output(self, state: State) -> str:
         """All steps joined."""

@@ -71,6 +71,7 @@ class LlmJudge(Verifier):
         replies = await ask(
             judge, filled, ctx, seeds=seeds, temperature=self.temperature, max_new_tokens=self.max_new_tokens
         )
+        ctx.remark(item, replies[0])
         ratings = [rating for reply in replies if (rating := parse_score(reply)) is not None]
         if not ratings:
             raise VerifierError(f"no rating in the judge's reply: {replies[0][-120:]!r}")

@@ -34,13 +34,13 @@ class LogProbability(Verifier):
 
     async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:
         """Read off what the draws carry."""
-        return [self._one(item) for item in items]
+        return [self._one(item, ctx) for item in items]
 
-    def _one(self, item: Scorable) -> float:
+    def _one(self, item: Scorable, ctx: Context) -> float:
         if isinstance(item, Candidate):
             total, n = item.logprob, item.n_tokens
         else:
-            total, n = item.total_logprob(), item.total_tokens()
+            total, n = ctx.process.measure(item)
         if total is None:
             raise VerifierError(
                 "log_probability: the model gave no log-probabilities. Use a backend that does (llamacpp, sim, a "
