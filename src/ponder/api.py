@@ -183,9 +183,9 @@ def as_problem(prompt: str | list[Message] | tuple[Message, ...] | Problem, mode
 
 
 def build_process(text: str | None, strategies: Sequence[Strategy], model: Model) -> Process:
-    """The process that a text names; without one, text by paragraphs if any strategy works on steps, else answers."""
+    """The process that a text names; without one the model's own, or else text: by paragraphs for work on steps."""
     stepwise = any(strategy.stepwise for strategy in strategies)
-    named = text or ("text_steps(step=paragraph)" if stepwise else "text_steps")
+    named = text or model.process or ("text_steps(step=paragraph)" if stepwise else "text_steps")
     built: Process = registry.PROCESSES.build(named, model=model)
     return built
 

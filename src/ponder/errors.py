@@ -6,6 +6,7 @@ PonderError
 │   └── UnknownNameError    no such strategy, selector, model …; the nearest names are given
 ├── ParameterError          a value outside what the parameter allows (also a ValueError)
 ├── CapabilityError         the model cannot do what the technique needs
+│   └── NotStochasticError  several children were asked of a step that has only one
 ├── MissingExtraError       an optional dependency is not installed (also an ImportError)
 ├── ModelError              a model call failed
 │   ├── ModelNotFoundError  no such model file or name
@@ -84,6 +85,10 @@ class ParameterError(PonderError, ValueError):
 
 class CapabilityError(PonderError):
     """The model cannot do what was asked of it."""
+
+
+class NotStochasticError(CapabilityError):
+    """A deterministic step was asked for several children, which would all be the same."""
 
 
 class MissingExtraError(PonderError, ImportError):

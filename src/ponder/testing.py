@@ -23,18 +23,24 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import numpy as np
+
 from ponder.api import build_process, check_capabilities, default_sampling, parse
+from ponder.core.answers import fingerprint
 from ponder.core.candidate import Candidate
 from ponder.core.context import Context, Runtime
 from ponder.core.model import Capabilities, Completion, Model, Request
 from ponder.core.problem import Grade, Problem, Prompt, Task
-from ponder.core.registry import SELECTORS
+from ponder.core.registry import SELECTORS, VERIFIERS
 from ponder.core.seeds import derive_seed, generator
 from ponder.core.selector import Selection, Selector
 from ponder.core.strategy import Result, Strategy
+from ponder.diffusion.model import Prediction
+from ponder.diffusion.schedule import Floats
 from ponder.errors import ModelError, PonderError
 from ponder.ledger.budget import Budget
 from ponder.ledger.spend import Spend
+from ponder.models.gmm import Gmm
 from ponder.models.simulated import Simulated
 from ponder.processes.text_steps import TextSteps
 
@@ -133,6 +139,28 @@ class Counted(Model):
         self.generated_tokens += completion.n_tokens
 
 
+@dataclass(frozen=True)
+class CountedNoise(Gmm):
+    """A Gaussian mixture in place of a text model; what it predicts is counted by that one as completions."""
+
+    source: str = "a"
+    counted: Counted | None = None
+
+    name: ClassVar[str] = "counted_noise"
+
+    def predict(self, x: Floats, a: Floats, s: Floats, t: Floats, condition: Any) -> Prediction:
+        """The mixture's prediction, or numbers that are none if the counted model fails."""
+        assert self.counted is not None
+        found = super().predict(x, a, s, t, condition)
+        self.counted.completions += 0 if self.counted.fail else len(x)
+        return replace(found, x0=found.x0 * np.nan) if self.counted.fail else found
+
+    def kernel(self, x: Floats, levels: tuple[Floats, ...], noise: Floats) -> Floats:
+        """The mixture's step, or numbers that are none if the counted model fails."""
+        assert self.counted is not None
+        return super().kernel(x, levels, noise) * (np.nan if self.counted.fail else 1.0)
+
+
 @dataclass
 class CountdownSolver(Model):
     """A simulated solver of countdown problems, one line per step, that knows how well it plays.
@@ -217,6 +245,9 @@ async def solve_all(
 ) -> list[Result]:
     """Run a strategy on the suite's problems, at most `concurrency` at a time."""
     task, runtime, gate = Sums(), Runtime(), asyncio.Semaphore(concurrency)
+    if strategy.process == "denoising":  # it has no use for text: noise to search over, and something to score it by
+        model = CountedNoise(counted=model) if isinstance(model, Counted) else model
+        strategy = replace(strategy, verifier=VERIFIERS.build("gmm_reward"))  # type: ignore[type-var]
     check_capabilities(strategy, model)
 
     async def one(problem: Problem) -> Result:
@@ -262,7 +293,10 @@ async def budget_is_never_exceeded(text: str) -> None:
     """No limit is passed, however small it is; zero buys nothing and is said to."""
     strategy = parse(text).with_samples(6)
     for limit in (0, 1, 3, 17, 60, 150, 400, 1000):
-        for name in ("tokens", "generated_tokens", "calls"):
+        noisy = strategy.process == "denoising"
+        for name in (
+            ("function_evaluations", "transitions", "calls") if noisy else ("tokens", "generated_tokens", "calls")
+        ):
             model = Counted()
             for result in await solve_all(strategy, model, budget=Budget(**{name: limit}), problems=3):
                 used = getattr(result.total, name)
@@ -395,10 +429,14 @@ def _essence(result: Result) -> Any:
         result.status,
         result.chosen,
         result.answer,
-        [(c.index, c.output, c.answer, _rounded(c.logprob), c.n_tokens, c.finish) for c in result.candidates],
+        [(c.index, _told(c.output), c.answer, _rounded(c.logprob), c.n_tokens, c.finish) for c in result.candidates],
         [{k: _rounded(v) for k, v in c.scores.items()} for c in result.candidates],
         {k: _rounded(v) for k, v in total.items()},
     )
+
+
+def _told(output: Any) -> Any:
+    return fingerprint(output) if isinstance(output, np.ndarray) else output
 
 
 def _rounded(value: float | None) -> float | None:

@@ -7,6 +7,8 @@ import click
 _OTHERS = {
     "llamacpp:PATH.gguf": "any GGUF file, in this process",
     "openai:NAME@URL": "an OpenAI-compatible endpoint (vLLM, SGLang, Ollama, llama-server, hosted)",
+    "diffusers:digits": "a diffusion model of 8 x 8 digits, trained here once (ponder models train digits)",
+    "gmm:ring": "a Gaussian mixture as a diffusion model of which everything is known",
     "sim:default": "a simulated model with known truth (also sim:weak, sim:strong)",
 }
 
@@ -38,6 +40,20 @@ def pull_command(name: str, as_json: bool) -> None:
         click.echo(json.dumps(shown))
     else:
         click.echo(f"{path} {'was there' if there else 'is ready'}; use it as llamacpp:{name}")
+
+
+@command.command("train")
+@click.argument("name", type=click.Choice(["digits"]))
+def train_command(name: str) -> None:
+    """Train NAME on this machine (again, if it is there) and show what was measured."""
+    import json
+
+    from ponder.diffusion.digits import stored, train
+
+    place = stored().weights
+    card = train(place, lambda what: click.echo(what, err=True))
+    click.echo(json.dumps(card, indent=2))
+    click.echo(f"{place} is ready; use it as diffusers:{name}", err=True)
 
 
 @command.command("list")

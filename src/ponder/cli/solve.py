@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from ponder.core.answers import fingerprint
+from ponder.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from ponder.core.strategy import Result
@@ -61,6 +66,9 @@ def command(
         top_p=top_p,
         max_new_tokens=max_new_tokens,
     )
+    pictures = save_pictures(result)
+    if pictures is not None:
+        click.echo(f"pictures: {pictures}", err=True)
     if as_json:
         import orjson
 
@@ -68,6 +76,46 @@ def command(
     else:
         _show(result)
     sys.exit(0 if result.status == "ok" else 3)
+
+
+def save_pictures(result: Result, folder: str = ".") -> Path | None:
+    """Write the candidates that are pictures as one PNG, best first (at most 64); None if there are none.
+
+    Args:
+        result: of any strategy.
+        folder: where the file goes.
+
+    Raises:
+        MissingExtraError: Pillow is not installed.
+    """
+    if type(result.output).__name__ != "ndarray":
+        return None
+    import numpy as np
+
+    ranked = sorted(range(len(result.candidates)), key=lambda i: (i not in result.chosen, _lowest_last(result, i), i))
+    shown = [result.candidates[i].output for i in ranked if isinstance(result.candidates[i].output, np.ndarray)][:64]
+    shown = [picture for picture in shown if picture.ndim in (2, 3) and picture.shape == shown[0].shape]
+    if not shown:
+        return None
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtraError("writing pictures", "Pillow", "diffusion") from error
+    height, width = shown[0].shape[:2]
+    columns, zoom = math.ceil(math.sqrt(len(shown))), max(1, 64 // max(height, width))
+    rows = math.ceil(len(shown) / columns)
+    sheet = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, *shown[0].shape[2:]))
+    for i, picture in enumerate(shown):
+        top, left = i // columns * (height + 1), i % columns * (width + 1)
+        sheet[top : top + height, left : left + width] = np.clip(picture, 0.0, 1.0)
+    grid = np.round(sheet * 255).astype(np.uint8).repeat(zoom, axis=0).repeat(zoom, axis=1)
+    place = Path(folder) / f"ponder-{fingerprint(sheet).removeprefix('#')}.png"
+    Image.fromarray(grid).save(place)
+    return place
+
+
+def _lowest_last(result: Result, i: int) -> float:
+    return -max(result.candidates[i].scores.values(), default=-math.inf)
 
 
 def as_record(result: Result) -> dict[str, Any]:
@@ -112,7 +160,7 @@ def _show(result: Result) -> None:
     console = Console(highlight=False)
     if result.best is not None:
         console.print(f"[bold]{escape(str(result.answer))}[/bold]", soft_wrap=True)
-        if str(result.output).strip() != str(result.answer).strip():
+        if isinstance(result.output, str) and str(result.output).strip() != str(result.answer).strip():
             console.print(escape(str(result.output).strip()), style="dim", soft_wrap=True)
     else:
         console.print(f"[bold red]no answer[/bold red]: {escape(result.reason or result.status)}")
@@ -138,8 +186,10 @@ def spend_line(result: Result) -> str:
     """The spend in one line."""
     total = result.total
     cost = f", ${total.cost_usd:.4g}" if total.cost_usd else ""
+    evaluations = f"{total.function_evaluations} evaluations, " if total.function_evaluations else ""
     return (
         f"{total.calls} calls ({total.model_calls} draws, {total.verifier_calls} scores), "
-        f"{total.prompt_tokens} prompt tokens ({total.cached_tokens} cached), {total.generated_tokens} generated, "
+        f"{evaluations}{total.prompt_tokens} prompt tokens ({total.cached_tokens} cached), "
+        f"{total.generated_tokens} generated, "
         f"{total.seconds:.2f} s{cost}"
     )

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from itertools import pairwise
 from numbers import Real
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ponder.core.candidate import is_valid
 
@@ -41,6 +45,16 @@ def as_number(answer: Any) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) and "_" not in text else None
+
+
+def fingerprint(array: npt.NDArray[Any]) -> str:
+    """A short text that tells arrays apart: shape and bytes, hashed.
+
+    >>> fingerprint(np.zeros(2)) == fingerprint(np.zeros(2)) != fingerprint(np.zeros((2, 1)))
+    True
+    """
+    body = np.ascontiguousarray(array)
+    return "#" + blake2b(f"{body.dtype}{body.shape}".encode() + body.tobytes(), digest_size=6).hexdigest()
 
 
 def group_answers(answers: Sequence[Any], same: Same | None = None) -> list[int]:

@@ -135,6 +135,7 @@ class Context:
         self._why: dict[int, Exception] = {}
         self._remarks: dict[object, str] = {}
         self.memo: dict[object, Any] = {}
+        self.given: dict[tuple[State, Slot], Any] = {}
 
     # ------------------------------------------------------------------ randomness
 
@@ -212,6 +213,7 @@ class Context:
             slots.append(range(first, first + count))
         scope = self._scope(self.stage)
         scope._watch, scope._race, scope._hold, scope._indices = watch, race, hold, {}
+        scope.to_end = self.process.draws_whole
         origin: dict[State, int] = {}
         try:
             while level:
@@ -240,14 +242,26 @@ class Context:
             scope.note_sequential()
 
     async def extend(
-        self, states: Sequence[State], counts: Sequence[int], *, hold: Spend = Spend(), to_end: bool = False
+        self,
+        states: Sequence[State],
+        counts: Sequence[int],
+        *,
+        hold: Spend = Spend(),
+        to_end: bool = False,
+        given: Sequence[Sequence[Any]] | None = None,
     ) -> list[list[State]]:
         """`counts[i]` new children of `states[i]`, grouped by parent and in slot order.
 
         Children that failed or that the budget did not allow are missing from their group. `hold` is what each
         child will cost later (its score): only as many are drawn as leave room for it. `to_end` asks the process to
-        finish the output in this one step, if it can.
+        finish the output in this one step, if it can. `given[i][j]`, if it is not None, is what the process takes for
+        the j-th child of `states[i]` instead of drawing it (see `Process.takes_given`).
+
+        Raises:
+            CapabilityError: something is given to a process that only draws.
         """
+        if given is not None and not self.process.takes_given:
+            raise CapabilityError(f"the process {self.process.name} draws its steps; it cannot be given one")
         slots: list[Sequence[int]] = []
         for state, count in zip(states, counts, strict=True):
             first = self._next_slot.get(state.path, 0)
@@ -256,6 +270,9 @@ class Context:
         wanted = [(s, k) for s, k in zip(states, slots, strict=True) if k]
         scope = self._scope(self._extending)
         scope._hold, scope.to_end = hold, to_end
+        if given is not None:
+            for state, own, what in zip(states, slots, given, strict=True):
+                scope.given.update({(state, slot): v for slot, v in zip(own, what, strict=True) if v is not None})
         groups: dict[State, list[State]] = {state: [] for state in states}
         if wanted:
             extending = self.process.extend([s for s, _ in wanted], [k for _, k in wanted], scope)
@@ -736,21 +753,32 @@ class Context:
         self._fall_short(f"the budget cut an answer to {int(fits)} tokens")
         return replace(request, sampling=replace(request.sampling, max_new_tokens=int(fits)))
 
-    async def evaluate(self, n: int, compute: Callable[[int], Any]) -> tuple[int, Any]:
-        """Spend up to `n` function evaluations: `(m, compute(m))` for the `m` ≤ n that the budget allows."""
+    async def evaluate(
+        self, n: int, compute: Callable[[int], Any], *, costs: Sequence[Spend] | None = None
+    ) -> tuple[int, Any]:
+        """Compute up to `n` things without tokens: `(m, compute(m))` for the first `m` ≤ n that the budget allows.
+
+        Each costs one function evaluation and counts as one model call, unless `costs` says what each of them costs.
+        """
         unit = Spend(function_evaluations=1, model_calls=0 if self._verifying else 1)
-        m = int(min(n, self.meter.affordable(unit + self._hold)))
+        if costs is None:
+            m = int(min(n, self.meter.affordable(unit + self._hold)))
+            spent, longest = unit.times(m), 1
+        else:
+            if self._verifying:
+                costs = [replace(cost, model_calls=0) for cost in costs]
+            m, spent = self._fitting(costs)
+            longest = max((cost.function_evaluations for cost in costs[:m]), default=0)
         if m < n:
             self._fall_short(f"the budget allowed {m} of {n} function evaluations")
         if m == 0:
             return 0, None
         self._hold_back(m)
-        spent = unit.times(m)
         self.meter.settle(Spend(), spent)
         started = time.monotonic()
         value = compute(m)
         self.ledger.charge(self.stage, replace(spent, seconds=time.monotonic() - started))
-        self._longest = max(self._longest, 1)
+        self._longest = max(self._longest, longest)
         return m, value
 
     def charge_reading(self, model: Model, tokens: int, cached: int) -> None:
@@ -771,6 +799,15 @@ class Context:
             raise BudgetError(f"the budget did not allow reading {tokens} tokens for a score")
         self.meter.settle(Spend(), cost)
         self.ledger.charge(self.stage, cost)
+
+    def _fitting(self, costs: Sequence[Spend]) -> tuple[int, Spend]:
+        """How many of the costs, in order, the budget bears together with what is held for each, and their sum."""
+        if not self.meter.limited:
+            return (len(costs), sum(costs, Spend())) if self.meter.seconds_left > 0 else (0, Spend())
+        m, spent, held = 0, Spend(), Spend()
+        while m < len(costs) and self.meter.affordable(costs[m] + self._hold, spent + held) >= 1:
+            spent, held, m = spent + costs[m], held + self._hold, m + 1
+        return m, spent
 
     def _hold_back(self, n: int) -> None:
         """Keep what `n` candidates will cost later out of reach of further draws."""
@@ -802,6 +839,7 @@ class Context:
         scope.__dict__.update(self.__dict__)
         scope.stage, scope._longest, scope._generated, scope._hold = stage, 0, False, Spend()
         scope._watch, scope._race, scope.to_end, scope._why = None, False, False, {}
+        scope.given = {}
         if verifying is not None:
             scope._verifying = verifying
         return scope

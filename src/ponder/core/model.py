@@ -170,6 +170,8 @@ class Model(ABC):
     """Calls that may be under way at once; the scheduler keeps to it."""
     shape: ModelShape | None = None
     """Its size, for FLOPs and bytes; None if unknown."""
+    process: ClassVar[str | None] = None
+    """The process that builds outputs with it, if it does not write text."""
 
     @property
     @abstractmethod

@@ -25,6 +25,10 @@ class Process(ABC):
     """
 
     name: ClassVar[str] = ""
+    takes_given: ClassVar[bool] = False
+    """Whether `extend` takes what `ctx.given` holds for `(state, slot)` instead of drawing it."""
+    draws_whole: ClassVar[bool] = False
+    """Whether a plain draw asks for the whole output in one step (`ctx.to_end`): a budget buys whole outputs."""
 
     def start(self, problem: Problem, *, label: str = "", meta: Mapping[str, Any] | None = None) -> State:
         """The root of a problem's tree; `label` tells roots with different `meta` apart."""

@@ -81,6 +81,9 @@ class Strategy(Registered, ABC):
     stepwise: ClassVar[bool] = False
     """Whether it works on steps of an output; a model's text is then written paragraph by paragraph by default."""
 
+    process: ClassVar[str | None] = None
+    """The only process that it works on; None is any."""
+
     n: int | None
     """How many samples it draws; None takes the number from the study's sample axis."""
 

@@ -26,6 +26,7 @@ class Budget:
         generated_tokens: generated tokens.
         calls: model calls and verifier calls together.
         function_evaluations: evaluations of a process without tokens.
+        transitions: steps of such a process, evaluations shared by several of them or not.
         cost_usd: dollars, by the configured prices.
         seconds: wall-clock time; what is under way at the end is cancelled.
     """
@@ -34,6 +35,7 @@ class Budget:
     generated_tokens: float | None = None
     calls: float | None = None
     function_evaluations: float | None = None
+    transitions: float | None = None
     cost_usd: float | None = None
     seconds: float | None = None
 
@@ -48,7 +50,8 @@ class Budget:
         """Read `tokens=2000, calls=8, seconds=30, usd=0.05`.
 
         >>> Budget.parse("calls=8,usd=0.5")
-        Budget(tokens=None, generated_tokens=None, calls=8.0, function_evaluations=None, cost_usd=0.5, seconds=None)
+        Budget(tokens=None, generated_tokens=None, calls=8.0, function_evaluations=None, transitions=None,
+               cost_usd=0.5, seconds=None)
         """
         known = [f.name for f in fields(cls)]
         limits: dict[str, float] = {}
@@ -75,7 +78,7 @@ class Budget:
         return all(getattr(self, f.name) is None for f in fields(self))
 
 
-_COUNTED = ("tokens", "generated_tokens", "calls", "function_evaluations", "cost_usd")
+_COUNTED = ("tokens", "generated_tokens", "calls", "function_evaluations", "transitions", "cost_usd")
 
 
 class Meter:

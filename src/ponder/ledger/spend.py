@@ -26,7 +26,8 @@ class Spend:
         requests: requests that backends received.
         sequential_tokens: generated tokens on the critical path: the latency if all that is parallel were free.
         kv_token_steps: sum over generated tokens of the length that each attends to, no prefix shared.
-        function_evaluations: evaluations of a process that has no tokens (denoising steps, energies).
+        function_evaluations: evaluations of a process that has no tokens (denoiser predictions, energies).
+        transitions: steps of such a process, with an evaluation of their own or not (what papers on denoising count).
         flops: floating-point operations, 0 if the model's shape is unknown.
         kv_bytes: key-value cache read while generating, 0 if the model's shape is unknown; completions of one call
             read their prompt together.
@@ -44,6 +45,7 @@ class Spend:
     sequential_tokens: int = 0
     kv_token_steps: int = 0
     function_evaluations: int = 0
+    transitions: int = 0
     flops: float = 0.0
     kv_bytes: float = 0.0
     seconds: float = 0.0
@@ -173,6 +175,6 @@ def completion_amounts(
     calls = 0 if verifying or completion.error is not None else 1
     judged = prompt + n if verifying else 0
     return (
-        prompt, cached, n, calls, 0, judged, completion.requests, 0, attended, 0, flops, kv_bytes, completion.seconds,
-        cost,
+        prompt, cached, n, calls, 0, judged, completion.requests, 0, attended, 0, 0, flops, kv_bytes,
+        completion.seconds, cost,
     )  # fmt: skip

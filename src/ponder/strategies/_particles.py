@@ -262,8 +262,8 @@ async def filter_result(
     reason = None
     if died is not None:
         reason = f"all {first.n} particles died at step {died}: no weight above zero was left"
-    name = first.verifier.name if final == "best" else "weight"
-    selector = "best_score" if final == "best" else "weighted_majority"
+    best = final == "best" and any(not math.isnan(search.tree.score(state)) for state in search.finished)
+    name, selector = (first.verifier.name, "best_score") if best else ("weight", "weighted_majority")
     choose: Selector | None = None if final == "sample" else SELECTORS.build(f"{selector}(score={name})")
     result = await search_result(
         problem, ctx, search, first.verifier, choose=choose, extra={"weight": shares}, reason=reason,

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from ponder.core.answers import fingerprint
 from ponder.core.problem import Grade, Problem, Task
 from ponder.core.registry import Registered, task
 from ponder.errors import TaskError
@@ -15,7 +18,7 @@ from ponder.tasks.final_answer import final_answer
 @task("freeform")
 @dataclass(frozen=True)
 class Freeform(Registered, Task):
-    """Reads the final answer of free text; cannot grade."""
+    """Reads the final answer of free text; cannot grade. Of other outputs (arrays), each different one is an answer."""
 
     def problems(self, limit: int | None = None, *, seed: int = 0) -> Sequence[Problem]:
         """There are none.
@@ -34,5 +37,5 @@ class Freeform(Registered, Task):
         raise TaskError("a bare prompt has no reference, so there is nothing to grade by; use a task with a grader")
 
     def extract(self, output: Any) -> str | None:
-        """The final answer, or None."""
-        return final_answer(str(output))
+        """The final answer, or None; the fingerprint of an array."""
+        return fingerprint(output) if isinstance(output, np.ndarray) else final_answer(str(output))

@@ -1,0 +1,379 @@
+"""Denoising: from noise to data by the steps of a sampler, as a tree like any other process.
+
+A child of the root is a draw of pure noise; every further step goes `macro` timesteps towards the data. Each state
+that is not finished carries the model's prediction, so that all its children share one evaluation and verifiers see
+the data it expects (`output` of an unfinished state). Randomness belongs to the edge: the noise of a child depends on
+the seed, the problem and the child's place, and is kept with it, so that a run can be replayed or varied by giving
+noise (`ctx.extend(…, given=…)`).
+
+`Spend.function_evaluations` counts predictions, `Spend.transitions` timesteps taken (what papers call NFE), and
+`Spend.model_calls` the network evaluations behind the predictions (two for each with guidance).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from ponder.core.answers import fingerprint
+from ponder.core.context import Context
+from ponder.core.model import Model
+from ponder.core.problem import Problem
+from ponder.core.process import Process
+from ponder.core.registry import canonical, process
+from ponder.core.state import Slot, State
+from ponder.diffusion import solvers
+from ponder.diffusion.model import DiffusionModel, Prediction
+from ponder.diffusion.schedule import Floats, Schedule
+from ponder.errors import CapabilityError, NotStochasticError, ParameterError
+from ponder.ledger.spend import Spend
+
+Solver = Literal["auto", "ddim", "euler", "heun", "flow_sde", "exact", "corrected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """What a state of a denoising process carries. Arrays are never changed in place.
+
+    Attributes:
+        x: the latents.
+        index: where they are in the schedule: 0 is pure noise, `steps` the data.
+        noise: standard normal numbers that made it: of the start (also of a whole draw), or (timesteps, …) of its
+            steps; None where there were none.
+        prediction: the model's, of n = 1; None for a finished state.
+    """
+
+    x: Floats
+    index: int
+    noise: Floats | None
+    prediction: Prediction | None
+
+    @property
+    def x0(self) -> Floats:
+        """The data it expects; its own latents once it is finished."""
+        expected: Floats = self.x if self.prediction is None else self.prediction.x0[0]
+        return expected
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """Given to `ctx.extend` in place of a step: a child with these latents at this index."""
+
+    x: Floats
+    index: int
+
+
+@dataclass
+class _Move:
+    """One child on its way."""
+
+    parent: State
+    slot: Slot
+    end: int
+    latent: Latent
+    noises: Floats | None = None
+    log_weight: float = 0.0
+
+
+@process("denoising")
+@dataclass(frozen=True)
+class Denoising(Process):
+    """Noise to data, `macro` timesteps at a time.
+
+    Args:
+        model: predicts; `diffusers:digits`, `gmm:ring`, a `ponder.diffusion.model.FunctionModel`, ….
+        steps: timesteps from noise to data.
+        macro: timesteps of one step of the tree; searches over trees want 3 to 8 steps in all.
+        solver: `ddim`; `euler` (the ODE, `ddim` with eta=0); `heun` (second order, two evaluations a step); `flow_sde`
+            (for flow matching); `exact` (the true reverse kernel, where the model knows it); `corrected` (the guided
+            SDE of a combined model, with weights). `auto` takes `corrected` or `exact` where the model has them,
+            else `ddim`.
+        eta: noise of `ddim`, from 0 (deterministic) to 1 (ancestral sampling).
+        nu: noise of `corrected`, > 0.
+        batch: most states in one call of the model.
+    """
+
+    model: Model
+    steps: int = 20
+    macro: int = 1
+    solver: Solver = "auto"
+    eta: float = 1.0
+    nu: float = 1.0
+    batch: int = 256
+    _conditions: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    name: ClassVar[str]
+    takes_given: ClassVar[bool] = True
+    draws_whole: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        model = self.model
+        if not isinstance(model, DiffusionModel):
+            raise CapabilityError(f"the process denoising needs a diffusion model; {model} writes text")
+        for name in ("steps", "macro", "batch"):
+            if getattr(self, name) < 1:
+                raise ParameterError(self, name, getattr(self, name), allowed="an integer ≥ 1")
+        if not 0 <= self.eta <= 1:
+            raise ParameterError(self, "eta", self.eta, allowed="in [0, 1]")
+        if self.nu <= 0:
+            raise ParameterError(self, "nu", self.nu, allowed="a number > 0", hint="0 would make copies identical")
+        if self.method == "exact" and not model.exact:
+            raise CapabilityError(f"{self}: {model} does not know its exact reverse kernel; use solver=ddim")
+        if (self.method == "corrected") != model.corrected:
+            raise CapabilityError(
+                f"{self}: solver=corrected is for combined models, and they need it; {model} is given"
+            )
+        if self.method == "flow_sde" and not self.schedule.is_flow:
+            raise CapabilityError(f"{self}: {model} is not a flow-matching model; use solver=ddim(eta=1)")
+
+    def __str__(self) -> str:
+        return canonical(self)
+
+    @property
+    def identity(self) -> str:
+        """Its settings and the model's identity."""
+        return f"{self} {self.model.identity}"
+
+    # ------------------------------------------------------------------ what others may ask
+
+    @property
+    def denoiser(self) -> DiffusionModel:
+        """The model, known to predict."""
+        assert isinstance(self.model, DiffusionModel)
+        return self.model
+
+    @property
+    def method(self) -> str:
+        """The solver in use."""
+        if self.solver != "auto":
+            return self.solver
+        return "corrected" if self.denoiser.corrected else "exact" if self.denoiser.exact else "ddim"
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether a step may have different children."""
+        return self.method not in ("euler", "heun") and not (self.method == "ddim" and self.eta == 0)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The tables in use."""
+        return self.denoiser.schedule(self.steps)
+
+    def level(self, index: int) -> tuple[float, float]:
+        """Factor of the data and standard deviation of the noise, (a, s), at an index."""
+        schedule = self.schedule
+        return float(schedule.a[index]), float(schedule.s[index])
+
+    def renoised(self, state: State, index: int, noise: Floats) -> At:
+        """A state taken back to a noisier index by the forward process; `noise` is standard normal, of its shape.
+
+        Raises:
+            ParameterError: the index is not noisier than the state's.
+        """
+        latent: Latent = state.payload
+        if not 0 <= index < latent.index:
+            raise ParameterError(
+                self, "index", index, allowed=f"at least 0 and noisier than the state's {latent.index}"
+            )
+        return At(solvers.renoise(latent.x, self.level(latent.index), self.level(index), noise), index)
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the standard normal noise of one timestep."""
+        return self.denoiser.start_shape if self.method == "exact" else self.denoiser.latent_shape
+
+    def condition(self, problem: Problem) -> Any:
+        """What the model takes for the problem's prompt."""
+        key = f"{problem.id}\x1f{problem.prompt}"
+        if key not in self._conditions:
+            self._conditions[key] = self.denoiser.encode(problem.prompt)
+        return self._conditions[key]
+
+    # ------------------------------------------------------------------ the process
+
+    async def extend(
+        self, states: Sequence[State], slots: Sequence[Sequence[int]], ctx: Context
+    ) -> AsyncIterator[State]:
+        """One child for each slot, all children of all states in the same batches."""
+        schedule = self.schedule
+        moves = [
+            self._move(state, slot, schedule, ctx, len(own))
+            for state, own in zip(states, slots, strict=True)
+            for slot in own
+        ]
+        costs = [self._cost(move) for move in moves]
+        m, done = await ctx.evaluate(len(moves), lambda m: self._advance(moves[:m], schedule), costs=costs)
+        for move in done if m else []:
+            yield self._child(move)
+
+    def done(self, state: State) -> bool:
+        """Whether it is data (or failed)."""
+        return state.finish is not None
+
+    def horizon(self, problem: Problem) -> int:
+        """The draw of noise and the steps after it."""
+        return 1 + -(-self.steps // self.macro)
+
+    def to_finish(self, state: State, ctx: Context) -> Spend:
+        """The evaluations and timesteps that are left."""
+        if state.payload is None:
+            return self._spend(0, self.steps, extra=1)
+        return self._spend(state.payload.index, self.steps)
+
+    def output(self, state: State) -> Any:
+        """The output; for an unfinished state what the model expects it to become; None for a root."""
+        return None if state.payload is None else self.denoiser.decode(state.payload.x0)
+
+    # ------------------------------------------------------------------ steps
+
+    def _move(self, state: State, slot: Slot, schedule: Schedule, ctx: Context, siblings: int) -> _Move:
+        given, at = ctx.given.get((state, slot)), state.payload
+        if isinstance(given, At):
+            x = np.asarray(given.x, dtype=float)
+            if x.shape != self.denoiser.latent_shape or not 0 <= given.index <= self.steps:
+                allowed = f"latents {self.denoiser.latent_shape} at an index from 0 to {self.steps}"
+                raise ParameterError(self, "given", (x.shape, given.index), allowed=allowed)
+            return _Move(state, slot, given.index, Latent(x, given.index, None, None))
+        if at is None:
+            rng = ctx.rng("denoising", *state.path, slot)
+            noise = self._noise(given, self.denoiser.start_shape, rng)
+            x = self.denoiser.start(noise[None], schedule)
+            weight = float(self.denoiser.start_log_weight(x, schedule)[0])
+            end = self.steps if ctx.to_end else 0
+            noises = self._noise(None, (end, *self.noise_shape), rng) if self.stochastic else None
+            return _Move(state, slot, end, Latent(x[0], 0, noise, None), noises, weight)
+        if siblings > 1 and not self.stochastic and given is None:
+            raise NotStochasticError(
+                f"{self} takes deterministic steps, so the {siblings} children asked of one state would be the same. "
+                "Use eta=1, solver=flow_sde or solver=exact, or a search over the starting noise (best_of_n, "
+                "zero_order_search)"
+            )
+        end = self.steps if ctx.to_end else min(at.index + self.macro, self.steps)
+        shape = (end - at.index, *self.noise_shape)
+        noises = self._noise(given, shape, ctx.rng("denoising", *state.path, slot)) if self.stochastic else None
+        return _Move(state, slot, end, replace(at, noise=noises), noises)
+
+    def _noise(self, given: Any, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+        if given is None:
+            return rng.standard_normal(shape)
+        noise = np.asarray(given, dtype=float)
+        if noise.shape != shape:
+            raise ParameterError(
+                self, "given noise", noise.shape, allowed=f"of shape {shape}, or latents: At(x, index)"
+            )
+        return noise
+
+    def _cost(self, move: _Move) -> Spend:
+        """Of one child: predictions at every index on its way that is not the last."""
+        new = move.latent.prediction is None and move.latent.index < self.steps
+        return self._spend(move.latent.index, move.end, extra=int(new))
+
+    def _spend(self, start: int, end: int, extra: int = 0) -> Spend:
+        inner = max(min(end, self.steps - 1) - start, 0)
+        evaluations = inner * (2 if self.method == "heun" else 1) + extra
+        return Spend(
+            function_evaluations=evaluations,
+            model_calls=evaluations * self.denoiser.denoiser_calls,
+            transitions=end - start,
+        )
+
+    def _advance(self, moves: list[_Move], schedule: Schedule) -> list[_Move]:
+        """Take all children to their ends, one timestep of all of them at a time."""
+        condition = self.condition(moves[0].parent.problem)
+        begun = [move.latent.index for move in moves]
+        new = [m for m in moves if m.latent.prediction is None and m.latent.index < self.steps]
+        self._predict(new, schedule, condition)
+        while going := [i for i, m in enumerate(moves) if m.latent.index < m.end and np.isfinite(m.latent.x).all()]:
+            active = [moves[i] for i in going]
+            x, weights = self._step(active, [moves[i].latent.index - begun[i] for i in going], schedule, condition)
+            for row, move in enumerate(active):
+                move.latent = Latent(x[row], move.latent.index + 1, move.latent.noise, None)
+                move.log_weight += float(weights[row])
+            self._predict([move for move in active if move.latent.index < self.steps], schedule, condition)
+        return moves
+
+    def _step(self, moves: list[_Move], places: list[int], schedule: Schedule, condition: Any) -> tuple[Floats, Floats]:
+        """One timestep of each: the new latents, and what it adds to log-weights."""
+        x = np.stack([move.latent.x for move in moves])
+        index = np.asarray([move.latent.index for move in moves])
+        flat = (-1,) + (1,) * (x.ndim - 1)
+        a, s, a2, s2 = (v.reshape(flat) for v in (schedule.a[index], schedule.s[index], *_then(schedule, index)))
+        weights = np.zeros(len(moves))
+        prediction = Prediction.joined([m.latent.prediction for m in moves if m.latent.prediction is not None])
+        x0, eps = prediction.x0, prediction.eps
+        noise: Any = None
+        if self.stochastic:
+            noise = np.stack([m.noises[place] for m, place in zip(moves, places, strict=True) if m.noises is not None])
+        if self.method == "exact":
+            return self.denoiser.kernel(x, tuple(v.ravel() for v in (a, s, a2, s2)), noise), weights
+        if self.method == "corrected":
+            moved, weights = solvers.corrected(x, eps, prediction.spread, (a, s), (a2, s2), self.nu, noise)
+            return moved, weights
+        if self.method == "flow_sde":
+            moved = solvers.flow_sde(x, x0, eps, s, s2, noise, float(schedule.s[1]))
+            return np.where(s2 > 0, moved, x0), weights
+        if self.method == "heun":
+            moved, keep = solvers.ddim(x0, eps, (a, s), (a2, s2)), np.flatnonzero(index + 1 < self.steps)
+
+            def again(y: Floats) -> tuple[Floats, Floats]:
+                found = self._ask(y, index[keep] + 1, schedule, condition)
+                return found.x0, found.eps
+
+            if len(keep):
+                now, then = (a[keep], s[keep]), (a2[keep], s2[keep])
+                moved[keep] = solvers.heun(x[keep], x0[keep], eps[keep], now, then, again, schedule.is_flow)
+            return moved, weights
+        eta = self.eta if self.method == "ddim" else 0.0
+        return solvers.ddim(x0, eps, (a, s), (a2, s2), eta, noise), weights
+
+    def _predict(self, moves: list[_Move], schedule: Schedule, condition: Any) -> None:
+        """Let the model predict for new states."""
+        if not moves:
+            return
+        index = np.asarray([move.latent.index for move in moves])
+        found = self._ask(np.stack([move.latent.x for move in moves]), index, schedule, condition)
+        for i, move in enumerate(moves):
+            move.latent = replace(move.latent, prediction=found.row(i))
+
+    def _ask(self, x: Floats, index: Any, schedule: Schedule, condition: Any) -> Prediction:
+        parts = []
+        for first in range(0, len(x), self.batch):
+            rows = slice(first, first + self.batch)
+            at = index[rows]
+            parts.append(self.denoiser.predict(x[rows], schedule.a[at], schedule.s[at], schedule.t[at], condition))
+        return Prediction.joined(parts)
+
+    def _child(self, move: _Move) -> State:
+        latent, before = move.latent, move.parent.payload
+        if not np.isfinite(latent.x).all() or not np.isfinite(latent.x0).all():
+            error = f"the denoiser gave numbers that are not finite at step {latent.index} of {self.steps}"
+            return move.parent.child(move.slot, None, payload=latent, finish="error", error=error)
+        taken = latent.index - (0 if before is None else before.index)
+        return move.parent.child(
+            move.slot,
+            f"{latent.index}/{self.steps} {fingerprint(latent.x)}",
+            payload=latent,
+            n_tokens=max(taken, 1),
+            log_weight=move.log_weight,
+            finish="stop" if latent.index == self.steps else None,
+        )
+
+
+def _then(schedule: Schedule, index: Any) -> tuple[Floats, Floats]:
+    return schedule.a[index + 1], schedule.s[index + 1]
+
+
+def denoising_of(owner: object, ctx: Context) -> Denoising:
+    """The context's process, for strategies that only make sense on noise.
+
+    Raises:
+        CapabilityError: it is another kind of process.
+    """
+    found = ctx.process
+    if not isinstance(found, Denoising):
+        name = getattr(owner, "name", owner)
+        raise CapabilityError(f"{name} searches over noise: it needs the process denoising, not {found.name}")
+    return found

@@ -1,0 +1,53 @@
+"""How sure a classifier is that a picture shows what was asked; of noisy states, that their expected picture does.
+
+Needs    `diffusers:digits` (8 × 8 digits).    Cost: a classifier's call; the judge of the task `digits` is another one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ponder.core.context import Context
+from ponder.core.problem import Problem
+from ponder.core.registry import verifier
+from ponder.core.verifier import Scorable, Verifier, output_of
+from ponder.errors import VerifierError
+
+
+@verifier("class_confidence", kind="process")
+@dataclass(frozen=True)
+class ClassConfidence(Verifier):
+    """Probability of the asked digit, in [0, 1], by a classifier that has seen the model's half of the data.
+
+    Args:
+        log: its logarithm instead, in nats.
+        weak: a classifier of three examples a class: easily fooled, to study what a search does to a bad verifier.
+        judge: the held-out judge instead: an upper bound, for studies only.
+    """
+
+    log: bool = False
+    weak: bool = False
+    judge: bool = False
+
+    @property
+    def range(self) -> tuple[float, float]:  # type: ignore[override]
+        """Of its scores."""
+        return (-math.inf, 0.0) if self.log else (0.0, 1.0)
+
+    async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:
+        """One number per item, all in one call."""
+        from ponder.diffusion import digits
+        from ponder.models.diffusers import digit_of
+
+        pictures = [output_of(item, ctx) for item in items]
+        if any(getattr(picture, "size", 0) != digits.SIDE**2 for picture in pictures):
+            raise VerifierError("class_confidence looks at 8 x 8 digits; use it with the model diffusers:digits")
+        classifier = digits.judge() if self.judge else digits.search_classifier(self.weak)
+        flat = np.stack([np.ravel(picture) for picture in pictures]) * 2.0 - 1.0
+        found = digits.log_probabilities(classifier, flat)[:, digit_of(problem.prompt)]
+        values: list[float] = (found if self.log else np.exp(found)).tolist()
+        return values

@@ -1,0 +1,52 @@
+"""The reward of a Gaussian mixture's model; for research on samplers, where the truth is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ponder.core.candidate import Candidate
+from ponder.core.context import Context
+from ponder.core.problem import Problem
+from ponder.core.registry import verifier
+from ponder.core.verifier import Scorable, Verifier
+from ponder.diffusion.gmm import soft_value
+from ponder.errors import CapabilityError
+from ponder.models.gmm import Gmm
+from ponder.processes.denoising import denoising_of
+
+
+@verifier("gmm_reward", kind="process")
+@dataclass(frozen=True)
+class GmmReward(Verifier):
+    """r(x) of finished states and r(x̂₀) of noisy ones, times `scale`.
+
+    Args:
+        value: the exact soft value log E[exp(r(x₀)) | x] of noisy states instead: what no sampler knows.
+        scale: factor of the reward; not with `value`.
+    """
+
+    value: bool = False
+    scale: float = 1.0
+
+    range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+
+    async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:
+        """One number per item."""
+        process = denoising_of(self, ctx)
+        model = process.model
+        if not isinstance(model, Gmm) or model.mixture is None or model.reward is None:
+            raise CapabilityError(f"gmm_reward knows the rewards of gmm models; {model} is another")
+        states = [item.state if isinstance(item, Candidate) else item for item in items]
+        latents = [state.payload for state in states if state is not None]
+        if not self.value:
+            return [self.scale * float(v) for v in model.reward(np.stack([latent.x0 for latent in latents]))]
+        schedule = process.schedule
+        index = np.asarray([latent.index for latent in latents])
+        x = np.stack([latent.x for latent in latents])
+        values = soft_value(model.mixture, model.reward, x, schedule.a[index], schedule.s[index])
+        return [float(v) for v in values]
