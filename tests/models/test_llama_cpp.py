@@ -53,9 +53,12 @@ def test_the_text_form_round_trips_and_options_that_are_defaults_are_left_out(tm
 
 
 def test_the_header_gives_shape_and_context(tmp_path):
-    found = LlamaCpp(str(header(tmp_path / "m.gguf", **{"llama.context_length": 512})))
-    assert (found.shape.parameters, found.shape.layers, found.shape.width) == (35, 2, 8)
+    facts = {"llama.context_length": 512, "llama.attention.head_count": 4, "llama.attention.head_count_kv": 2}
+    found = LlamaCpp(str(header(tmp_path / "m.gguf", **facts)))
+    shape = found.shape
+    assert (shape.params_active, shape.layers, shape.q_heads, shape.kv_heads, shape.head_dim) == (35, 2, 4, 2, 2)
     assert found.capabilities.context_tokens == 512
+    assert LlamaCpp(str(header(tmp_path / "n.gguf"))).shape is None  # a header that tells no heads
 
 
 def test_the_identity_is_that_of_the_weights_whatever_the_name(tmp_path, monkeypatch):

@@ -116,8 +116,8 @@ def test_the_text_form_round_trips_and_says_the_shape_and_the_context(model):
     assert model.capabilities.context_tokens == 1024 and model.capabilities.experts == 4
     running = model.running().model
     idle = 2 * 2 * 3 * 32 * 24  # two layers, two experts that do not work, three matrices
-    assert model.shape.parameters == sum(p.numel() for p in running.parameters()) - idle
-    assert (model.shape.layers, model.shape.width, model.shape.experts) == (2, 32, 2)
+    assert model.shape.params_active == sum(p.numel() for p in running.parameters()) - idle
+    assert (model.shape.layers, model.shape.experts, model.shape.experts_per_token) == (2, 4, 2)
 
 
 def test_greedy_is_what_transformers_generates(model, dense):
@@ -301,7 +301,8 @@ def test_a_strategy_runs_with_a_number_of_experts_and_is_charged_for_it(model):
     more = many.total.flops - few.total.flops
     worked = many.total.prompt_tokens - many.total.cached_tokens + many.total.generated_tokens
     assert worked == few.total.prompt_tokens - few.total.cached_tokens + few.total.generated_tokens > 1
-    assert more == pytest.approx(2 * 3 * model.shape.expert_parameters * worked)
+    more_parameters = model.shape.at(4).params_active - model.shape.at(1).params_active
+    assert more_parameters > 0 and more == pytest.approx(2 * more_parameters * worked)
 
 
 def test_a_states_setting_reaches_the_model(model):

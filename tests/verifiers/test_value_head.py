@@ -117,7 +117,7 @@ def test_scores_are_those_of_the_states_that_the_whole_text_has_and_shared_begin
     from ponder.verifiers._hidden_states import hidden_states
 
     arrays = head_in(tmp_path)
-    ctx = context(prompt="The capital of France is the city whose name I have just forgotten, namely")
+    ctx = context(prompt="Quixotic as it sounds, I have just forgotten which city is the capital of France, namely")
     root = ctx.root()
     items = [root, *grown(root, " Paris", " Rome, which", " Rome, when", " Paris")]
     judge = ponder.verifier(f'value_head("{tmp_path}")')
@@ -132,7 +132,7 @@ def test_scores_are_those_of_the_states_that_the_whole_text_has_and_shared_begin
     distinct = len({t[:i] for t in texts for i in range(1, len(t) + 1)})
     assert spent.verifier_tokens == sum(map(len, texts)) == spent.prompt_tokens
     assert spent.prompt_tokens - spent.cached_tokens == distinct
-    assert spent.flops > 2 * model.shape.parameters * distinct and spent.verifier_calls == 5
+    assert spent.flops > 2 * model.shape.params_active * distinct and spent.verifier_calls == 5
     trie = hidden_states(model, (-1,), "test").trie
     before = trie.evaluated
     asyncio.run(ctx.score(ctx.problem, items, judge))
