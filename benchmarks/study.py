@@ -96,8 +96,8 @@ def main() -> None:
             out=folder,
         )
         whole = time.perf_counter() - begin
-    tokens = max(row["generated_tokens"] for row in study.rows) * given.problems
-    print(f"{given.problems} problems x {given.samples} samples, about {tokens:.0f} tokens, {whole:.1f} s")
+    tokens = max(row["generated_tokens"] for row in study.rows)
+    print(f"{given.problems} problems x {given.samples} samples, {tokens:.0f} tokens, {whole:.1f} s")
     print(f"no call under way  {1 - calls.seconds / whole:6.1%}")
     print(f"not computing      {1 - steps.seconds / whole:6.1%}")
 
