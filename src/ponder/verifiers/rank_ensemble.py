@@ -38,11 +38,7 @@ class RankEnsemble(Verifier):
     def __post_init__(self) -> None:
         if not self.verifiers:
             raise ParameterError(self, "verifiers", self.verifiers, allowed="at least one verifier")
-
-    @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """What any of them needs."""
-        return frozenset[str]().union(*(v.needs for v in self.verifiers))
+        object.__setattr__(self, "needs", frozenset[str]().union(*(v.needs for v in self.verifiers)))
 
     async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:
         """One mean rank per item."""
