@@ -688,7 +688,7 @@ class Context:
                 if position not in landed and position not in told:
                     lost.append((position, _estimated(scheduler, time.monotonic() - started, request)))
             for _, completion in lost:
-                if completion.error is None:
+                if completion.error is None or completion.requests:
                     self._charge_lost(scheduler, completion)
 
     def _charge_lost(self, scheduler: Scheduler, completion: Completion) -> None:

@@ -116,7 +116,9 @@ class Scheduler:
                 requests = error.requests
                 for position in range(part.n):
                     if position not in landed:
-                        yield indices.start + position, failed(error, requests)
+                        at = indices.start + position
+                        waiting[at] = failed(error, requests)
+                        yield at, waiting[at]
                         requests = 0
                 return
         for position in indices:
