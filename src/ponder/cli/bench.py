@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 @click.option("--model", "-m", help="llamacpp:smollm2-135m, openai:NAME@URL, sim:default, …")
 @click.option("--task", "-T", help="reasoning_gym:NAME(…), jsonl:PATH(grader=…), hf:NAME(…)")
 @click.option("--strategy", "-s", "strategies", multiple=True, help="May be given several times.")
+@click.option(
+    "--allocator", "-a", "allocators", multiple=True, help="Splits compute over the problems; ponder list allocators."
+)
 @click.option("--process", "-p", help="How outputs are built: 'text_steps(step=line)', sim_tree, …")
 @click.option("--samples", help="Points of the curve: 1,2,4,8,16")
 @click.option("--limit", "-n", type=int, help="How many problems.")
@@ -41,6 +44,7 @@ def command(
     out: Path | None,
     study: Path | None,
     strategies: tuple[str, ...],
+    allocators: tuple[str, ...],
     prices: tuple[str, ...],
     temperature: float | None,
     top_p: float | None,
@@ -71,6 +75,7 @@ def command(
                 progress=progress,
                 check=not no_check,
                 strategies=list(strategies) or None,
+                allocators=list(allocators) or None,
                 samples=_numbers(samples) if samples else None,
                 sampling=chosen or None,
                 prices=dict(parse_price(p) for p in prices) or None,

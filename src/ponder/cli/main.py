@@ -14,6 +14,7 @@ VERBS = {
     "bench": "Measure strategies on a task: quality against compute.",
     "sweep": "Change one trick after the other, on several tasks.",
     "recommend": "Say which strategy and budget to use, from a study.",
+    "allocate": "Learn which strategy suits which difficulty, from studies.",
     "kinetics": "Weigh model size against trials and length, from studies of several models.",
     "report": "Write a study's report and plots.",
     "view": "Look at the search trees of a study in a browser.",

@@ -212,7 +212,7 @@ def _as_type(value: Value, option: Any) -> Any:
             return value
         registry = REGISTRY_OF.get(option)
         if registry is not None and isinstance(value, (str, Term)):
-            return registry.build(value)
+            return getattr(option, "parse", registry.build)(value)  # a strategy may come with its selectors
     raise TypeError
 
 

@@ -77,7 +77,7 @@ def format_value(value: object) -> str:
         return f"[{', '.join(format_value(v) for v in value)}]"
     if isinstance(value, str):
         return value if _is_plain_word(value) else _quote(value)
-    return str(value)
+    return _quote(str(value)) if getattr(value, "name", "") == "pipeline" else str(value)
 
 
 def parse_terms(text: str) -> tuple[Term, ...]:

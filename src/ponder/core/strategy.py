@@ -92,8 +92,8 @@ class Strategy(Registered, ABC):
         """Solve one problem through `ctx`, and through nothing else."""
 
     @classmethod
-    def parse(cls, text: str) -> Strategy:
-        """Read `strategy(…) | selector(…)`."""
+    def parse(cls, text: str | Term) -> Strategy:
+        """Read `strategy(…) | selector(…)`; as a parameter of something else it stands in quotes."""
         return parse_strategy(text)
 
     def with_samples(self, n: int) -> Self:

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from ponder.core.bandit import upper_bound as upper_bound
 from ponder.core.candidate import Candidate
 from ponder.core.context import Context
 from ponder.core.judging import prompt_text
@@ -280,34 +281,6 @@ class Bandit:
     def means(self) -> list[float]:
         """Mean reward of each arm; 0 where it was not used."""
         return [r / n if n else 0.0 for r, n in zip(self._rewards, self.uses, strict=True)]
-
-
-def upper_bound(
-    reward: float,
-    uses: int,
-    total: int,
-    *,
-    prior: float = 0.0,
-    diversity: float = 0.0,
-    recovery: float = 0.0,
-    exploration: float = 1.0,
-) -> float:
-    """An arm's upper confidence bound: R/N + sqrt(2 ln(T+1) / N) + prior + α/(N+1) + recovery.
-
-    Args:
-        reward: sum of the arm's rewards, each in [0, 1].
-        uses: how often it was used, ≥ 1.
-        total: trials of all arms.
-        prior: its weighted prior.
-        diversity: α_div.
-        recovery: its weighted share of recoveries.
-        exploration: weight of the square root.
-
-    >>> round(upper_bound(1, 2, 5, diversity=0.1), 6)
-    1.8719
-    """
-    root = math.sqrt(2 * math.log(total + 1) / uses)
-    return reward / uses + exploration * root + prior + diversity / (uses + 1) + recovery
 
 
 def parse_prior(reply: str, names: Sequence[str]) -> dict[str, float]:

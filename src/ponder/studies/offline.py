@@ -109,7 +109,7 @@ class StoredStudy:
                 )
             model = Offline(study.model, facts.get("model", study.model))
             sampling = study_sampling(study, model, rules, facts.get("logprobs"))
-            return cls(folder, study, rules, store, build_process(study.process, study.parsed, model), sampling)
+            return cls(folder, study, rules, store, build_process(study.process, study.everything, model), sampling)
         except BaseException:
             store.close()
             raise

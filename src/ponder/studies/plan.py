@@ -9,7 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from ponder.core.allocator import Allocator, samples_of
 from ponder.core.model import Sampling
+from ponder.core.registry import ALLOCATORS
 from ponder.core.strategy import Strategy, parse_strategy
 from ponder.costs.profiles import HERE, hardware
 from ponder.errors import ParameterError, StudyError
@@ -42,6 +44,8 @@ class Study:
         compute: what compute means in its report and recommendation (`eflops`, `flops`, `tokens`, …); empty is
             generated tokens.
         hardware: what eFLOPs are counted on: `h100`, `here`, …; empty is `b200`. See `ponder.costs.hardware`.
+        allocators: text forms of what splits compute over the problems; each is a row (or one for each of `samples`)
+            that may spend `budget` times the number of problems.
     """
 
     model: str
@@ -58,9 +62,10 @@ class Study:
     process: str = ""
     compute: str = ""
     hardware: str = ""
+    allocators: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.strategies:
+        if not self.strategies and not self.allocators:
             raise StudyError(
                 "a study needs at least one strategy, for example --strategy 'repeated_sampling | majority'"
             )
@@ -74,7 +79,7 @@ class Study:
             if name not in _SAMPLING:
                 raise StudyError(_unknown("sampling setting", name, _SAMPLING))
         Sampling(**dict(self.sampling))
-        Budget.parse(self.budget), Budget.parse(self.study_budget), self.parsed
+        Budget.parse(self.budget), Budget.parse(self.study_budget), self.everything
         if self.compute and self.compute not in AXES:
             raise StudyError(_unknown("meaning of compute", self.compute, list(AXES)))
         if self.hardware and self.hardware.partition(",")[0] != HERE:
@@ -85,11 +90,29 @@ class Study:
         """The strategies as objects, duplicates left out."""
         return tuple(dict.fromkeys(parse_strategy(text) for text in self.strategies))
 
+    @property
+    def parsed_allocators(self) -> tuple[Allocator, ...]:
+        """The allocators as objects, duplicates left out."""
+        return tuple(dict.fromkeys(ALLOCATORS.build(text) for text in self.allocators))
+
+    @property
+    def everything(self) -> tuple[Strategy, ...]:
+        """All strategies that may be run: the study's, then those of its allocators."""
+        return (*self.parsed, *(s for a in self.parsed_allocators for s in a.strategies))
+
+    def allocator_rows(self) -> list[tuple[Allocator, int]]:
+        """Every allocator, with its number of samples a problem: further rows of the results."""
+        out: list[tuple[Allocator, int]] = []
+        for allocator in self.parsed_allocators:
+            points = sorted(set(self.samples)) if allocator.takes_samples else [allocator.n or 1]
+            out += [(allocator, k) for k in points]
+        return out
+
     def rows(self) -> list[tuple[Strategy, int]]:
         """Every strategy, complete with its number of samples, and that number: the rows of the results."""
         out: list[tuple[Strategy, int]] = []
         for strategy in self.parsed:
-            points = sorted(set(self.samples)) if strategy.takes_samples else [_own_samples(strategy)]
+            points = sorted(set(self.samples)) if strategy.takes_samples else [samples_of(strategy)]
             out += [(strategy, k) for k in points]
         return out
 
@@ -108,7 +131,7 @@ class Study:
         lines = ["# A ponder study. Run it again with: ponder bench --study THIS_FILE --out DIR", ""]
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name in ("sampling", "prices") or value is None or value == "":
+            if f.name in ("sampling", "prices") or value is None or value in ("", ()):
                 continue
             lines.append(f"{f.name} = {_toml(value)}")
         for name in ("sampling", "prices"):
@@ -141,9 +164,10 @@ class Study:
             if key not in known:
                 raise StudyError(f"{where}: {_unknown('key', key, known)}")
         for key in ("model", "task", "strategies"):
-            if not merged.get(key):
+            if not merged.get(key) and not (key == "strategies" and merged.get("allocators")):
                 raise StudyError(f"{where}: {key} is missing; a study needs model, task and strategies")
-        for key in ("strategies", "samples"):
+        merged.setdefault("strategies", ())
+        for key in ("strategies", "samples", "allocators"):
             if key in merged:
                 value = merged[key]
                 merged[key] = (value,) if isinstance(value, (str, int)) else tuple(value)
@@ -184,7 +208,7 @@ def _is_table(value: Any) -> bool:
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("model", "task", "budget", "study_budget", "process", "compute", "hardware"), (_is_text, "text")),
     **dict.fromkeys(("limit", "seed", "concurrency"), (_is_whole, "a whole number")),
-    "strategies": (lambda v: all(map(_is_text, v)), "a list of texts"),
+    **dict.fromkeys(("strategies", "allocators"), (lambda v: all(map(_is_text, v)), "a list of texts")),
     "samples": (lambda v: all(map(_is_whole, v)), "a list of whole numbers"),
     "sampling": (_is_table, "a table such as {temperature = 0.8}"),
     "prices": (
@@ -193,12 +217,6 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
 }
 """What each key of a study may hold."""
-
-
-def _own_samples(strategy: Strategy) -> int:
-    """The number of samples that a strategy fixes by itself; 1 if it has no such number."""
-    inner = getattr(strategy, "strategy", strategy)
-    return int(getattr(inner, "n", None) or 1)
 
 
 def _unknown(kind: str, name: str, known: Sequence[str]) -> str:

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ponder.allocators.fixed import Fixed
 from ponder.api import build_process, check_capabilities, default_sampling, run_sync
 from ponder.core.allocator import Allocator
 from ponder.core.cache import Cache, MemoryCache
@@ -25,13 +24,14 @@ from ponder.core.problem import Problem, Task, merged_sampling
 from ponder.core.process import Process
 from ponder.core.registry import MODELS, TASKS, Registered
 from ponder.core.scheduler import is_fatal
-from ponder.core.strategy import Strategy
+from ponder.core.strategy import Result, Strategy
 from ponder.core.verifier import Verifier
 from ponder.errors import (
     BudgetError,
     CapabilityError,
     MissingExtraError,
     ParameterError,
+    PonderError,
     SpecError,
     StoreError,
     StudyError,
@@ -44,6 +44,7 @@ from ponder.studies.outcome import Outcome, crashed, grade_result
 from ponder.studies.plan import Study
 from ponder.studies.preflight import preflight
 from ponder.studies.results import Row, Series, StudyResults, make_row, write_tables, write_whole
+from ponder.studies.rounds import Rounds
 from ponder.studies.store import Store
 from ponder.studies.tree_record import tree_record
 
@@ -104,6 +105,8 @@ class Prepared:
         for strategy, k in self.study.rows():
             key = "draws" if strategy.takes_samples else str(strategy)
             largest[key] = max(largest.get(key, 0), k)
+        for allocator, k in self.study.allocator_rows():
+            largest[str(allocator)] = k
         draws = sum(largest.values())
         prompt = sum(self.model.count_tokens(p.prompt) for p in self.problems)
         prompt *= len(largest) if self.model.capabilities.n is True else draws
@@ -129,7 +132,7 @@ def prepare(study: Study, *, model: Model | None = None, task: Task | None = Non
     warnings: list[str] = []
     rules = task or TASKS.build(study.task)
     backend = model or MODELS.build(study.model)
-    for strategy in study.parsed:
+    for strategy in study.everything:
         check_capabilities(strategy, backend)
     for text in (study.budget, study.study_budget):
         limits = Budget.parse(text)
@@ -149,7 +152,7 @@ def prepare(study: Study, *, model: Model | None = None, task: Task | None = Non
     twice = [name for name, count in Counter(p.id for p in problems).items() if count > 1]
     if twice:
         raise TaskError(f"{rules}: {len(twice)} problem ids are not unique, the first is {twice[0]!r}; ids name draws")
-    process = build_process(study.process, study.parsed, backend)
+    process = build_process(study.process, study.everything, backend)
     return Prepared(study, backend, rules, process, study_sampling(study, backend, rules), problems, warnings)
 
 
@@ -162,8 +165,8 @@ def study_sampling(study: Study, model: Model, task: Task, stored: str | None = 
         task: its settings come next.
         stored: whether the store's draws have log-probabilities (`yes` or `no`); those in it have to be found.
     """
-    base = default_sampling(study.parsed[0], model)
-    needed = any("logprobs" in s.requires for s in study.parsed)
+    base = default_sampling(study.everything[0], model)
+    needed = any("logprobs" in s.requires for s in study.everything)
     wanted = needed or (base.logprobs is not None if stored is None else stored == "yes")
     return merged_sampling(replace(base, logprobs=0 if wanted else None), task.sampling, study.sampling)
 
@@ -243,8 +246,11 @@ class _Run:
         limits = Budget.parse(study.study_budget)
         already = Spend() if limits.unlimited or store is None else self._spent_before(store)
         self.runtime = StudyRuntime(cache=cache, prices=study.price_table, limits=limits, already=already)
-        self.rows = [(Fixed(s.with_samples(k), study.budget), Series(str(s), k)) for s, k in study.rows()]
-        self.in_order = sorted(self.rows, key=lambda row: -row[1].budget)
+        self.limit = Budget.parse(study.budget)
+        plain = [(s.with_samples(k), Series(str(s), k)) for s, k in study.rows()]
+        self.in_order = sorted(plain, key=lambda row: -row[1].budget)
+        self.allocated = [(a.with_samples(k), Series(str(a), k)) for a, k in study.allocator_rows()]
+        self.series = [series for _, series in (*plain, *self.allocated)]
         self.warnings = list(prepared.warnings)
 
     async def start(self, check: bool) -> StudyResults:
@@ -258,24 +264,27 @@ class _Run:
 
     async def _check(self) -> None:
         prepared = self.prepared
-        needs = frozenset[str]().union(*(s.requires for s in prepared.study.parsed))
+        study = prepared.study
+        needs = frozenset[str]().union(*(s.requires for s in study.everything))
         found = await preflight(prepared.model)
         self.warnings += found.warnings(needs)
-        for verifier in _judges(prepared.study.parsed):
+        for verifier in _judges((*study.parsed, *study.parsed_allocators)):
             tried = await preflight(prepared.model, task=prepared.task, verifier=verifier, runtime=self.runtime)
             self.warnings += [f"{verifier}: {line}" for line in tried.warnings(needs) if line.startswith("verifier")]
 
     async def _go(self) -> StudyResults:
         """Every problem, then the tables: of all problems, or of those that were finished when it had to stop."""
         self._load()
-        self.progress.begin(len(self.rows), len(self.prepared.problems), self.prepared.most())
+        self.progress.begin(len(self.series), len(self.prepared.problems), self.prepared.most())
         waiting = iter(self.prepared.problems)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._side_by_side()):
                     group.create_task(self._work(waiting))
-        except BaseExceptionGroup as errors:
-            error = _first(errors)
+            for allocator, series in self.allocated:
+                await self._allocate(allocator, series)
+        except (BaseExceptionGroup, PonderError) as errors:
+            error = _first(errors) if isinstance(errors, BaseExceptionGroup) else errors
             stopped = self.runtime.stop or error
             if isinstance(stopped, BudgetError) or self.runtime.out_of_time:
                 return self._cut_short(stopped)
@@ -288,12 +297,16 @@ class _Run:
     def _side_by_side(self) -> int:
         """Problems under way at once: as many as the study wants, but no more samples in memory than it takes."""
         study = self.prepared.study
-        largest = max((k for _, k in study.rows()), default=1)
+        largest = max((series.budget for series in self.series), default=1)
         return min(study.concurrency, len(self.prepared.problems), max(1, _MOST_SAMPLES // max(largest, 1)))
 
     def _cut_short(self, why: BaseException) -> StudyResults:
         """The study's own budget is used up: what is finished is a result."""
-        done = self._finished()
+        unfinished = [series for _, series in self.allocated if not series.outcomes]
+        if unfinished:
+            self.series = [series for series in self.series if series not in unfinished]
+            self.warnings.append(f"no row for {', '.join(dict.fromkeys(s.strategy for s in unfinished))}: {why}")
+        done = self._finished() if self.series else []
         if not done:
             raise BudgetError(f"{why}; no problem could be finished. Give a larger study budget.") from why
         self.warnings.append(
@@ -311,7 +324,7 @@ class _Run:
 
     def _finished(self) -> list[str]:
         """Problems that all rows have an outcome of."""
-        return [p.id for p in self.prepared.problems if all(p.id in series.outcomes for _, series in self.rows)]
+        return [p.id for p in self.prepared.problems if all(p.id in series.outcomes for series in self.series)]
 
     def _spent_before(self, store: Store) -> Spend:
         """What the stored draws have cost, at the price of the study's model."""
@@ -326,60 +339,101 @@ class _Run:
         if self.store is None:
             return
         wanted = {p.id for p in self.prepared.problems}
-        for _, series in self.rows:
+        for series in self.series:
             for problem, data in self.store.outcomes(series.strategy, series.budget):
                 if problem in wanted:
                     series.outcomes[problem] = Outcome.of(data)
+        for _, series in self.allocated:  # its problems depend on each other: all of them, or none
+            if len(series.outcomes) < len(wanted):
+                series.outcomes = {}
 
     async def _work(self, waiting: Iterator[Problem]) -> None:
         """All rows of one problem, the largest number of samples first; then the next problem."""
         for problem in waiting:
-            for allocator, series in self.in_order:
+            for strategy, series in self.in_order:
                 if problem.id in series.outcomes:
                     self.progress.finished(series, series.outcomes[problem.id], True)
                     continue
-                outcome = await self._solve(problem, allocator, series)
-                # A verifier's failure is its sample's; that the store or the study gave way concerns them all.
-                if self.runtime.stop is not None:
-                    raise self.runtime.stop
-                if self.runtime.out_of_time:
-                    raise BudgetError(f"the study's time ({self.runtime.limits}) is over")
-                if self.store is not None and self.store.broken is not None:
-                    raise self.store.broken
-                series.outcomes[problem.id] = outcome
-                if self.store is not None and not outcome.errors:
-                    await self.store.put_outcome(series.strategy, series.budget, problem.id, outcome.as_dict())
-                self.progress.finished(series, outcome, False)
+                outcome = await self._solve(problem, strategy, series)
+                self._check_up()
+                await self._keep(problem, series, outcome)
 
-    async def _solve(self, problem: Problem, allocator: Allocator, series: Series) -> Outcome:
-        prepared, assigned = self.prepared, allocator.assign(problem, ())
-        ctx = Context(
+    def _check_up(self) -> None:
+        """Raise what concerns all problems: a verifier's failure is its sample's, but not that study or store gave way.
+
+        Raises:
+            PonderError: why the study cannot go on.
+        """
+        if self.runtime.stop is not None:
+            raise self.runtime.stop
+        if self.runtime.out_of_time:
+            raise BudgetError(f"the study's time ({self.runtime.limits}) is over")
+        if self.store is not None and self.store.broken is not None:
+            raise self.store.broken
+
+    async def _keep(self, problem: Problem, series: Series, outcome: Outcome) -> None:
+        """A finished problem of a row."""
+        series.outcomes[problem.id] = outcome
+        if self.store is not None and not outcome.errors:
+            await self.store.put_outcome(series.strategy, series.budget, problem.id, outcome.as_dict())
+        self.progress.finished(series, outcome, False)
+
+    def _context(self, problem: Problem, budget: Budget | None = None) -> Context:
+        prepared = self.prepared
+        return Context(
             problem,
             prepared.process,
             task=prepared.task,
             sampling=prepared.sampling,
-            budget=assigned.budget,
+            budget=budget,
             seed=prepared.study.seed,
             runtime=self.runtime,
             ledger=_SimulatedTime() if prepared.model.name == "sim" else Ledger(),
         )
+
+    async def _solve(self, problem: Problem, strategy: Strategy, series: Series) -> Outcome:
+        ctx = self._context(problem, self.limit)
         try:
-            result = await assigned.strategy.run(problem, ctx)
+            result = await strategy.run(problem, ctx)
         except Exception as error:
             if self.runtime.stop is not None or _concerns_all(error):
                 raise
             return crashed(error, ctx.ledger.stages)
-        allocator.observe(problem, result)
+        return await self._graded(result, series)
+
+    async def _graded(self, result: Result, series: Series) -> Outcome:
         if self.store is not None and result.tree is not None and self.store.broken is None:
-            record = tree_record(result, prepared.task)
-            await self.store.put_tree(series.strategy, series.budget, problem.id, record)
-        return grade_result(result, prepared.task)
+            record = tree_record(result, self.prepared.task)
+            await self.store.put_tree(series.strategy, series.budget, result.problem.id, record)
+        return grade_result(result, self.prepared.task)
+
+    async def _allocate(self, allocator: Allocator, series: Series) -> None:
+        """A row whose problems share what there is: round by round, then graded all together."""
+        problems, study = self.prepared.problems, self.prepared.study
+        if series.outcomes:
+            for problem in problems:
+                self.progress.finished(series, series.outcomes[problem.id], True)
+            return
+
+        def concerns_all(error: Exception) -> bool:
+            return self.runtime.stop is not None or _concerns_all(error)
+
+        rounds = Rounds(allocator, study.seed, self.limit, study.concurrency, self._context, concerns_all)
+        seats = await rounds.run(problems)
+        self._check_up()
+        for problem, seat in zip(problems, seats, strict=True):
+            spent = seat.ctx.ledger.stages
+            result = seat.standing.result or seat.ctx.result(())
+            if seat.error is not None:
+                await self._keep(problem, series, crashed(seat.error, spent))
+            else:
+                await self._keep(problem, series, await self._graded(replace(result, spend=spent), series))
 
     def _tables(self) -> list[Row]:
         """The rows about all finished problems; written if there is a folder."""
         order = self._finished()
         largest: dict[str, Series] = {}
-        for _, series in self.rows:
+        for series in self.series:
             series.outcomes = {p: series.outcomes[p] for p in order}
             known = largest.get(series.strategy)
             if known is None or series.budget > known.budget:
@@ -387,7 +441,7 @@ class _Run:
         draws = {
             name: {p: (o.drawn - o.lost, o.right) for p, o in s.outcomes.items()} for name, s in largest.items()
         }  # fmt: skip
-        every = [s for _, s in self.rows]
+        every = self.series
         model, task = str(self.prepared.model), str(self.prepared.task)
         intensity = self.prepared.study.intensity
         rows = [make_row(model, task, s, draws[s.strategy], intensity) for s in every]
@@ -412,8 +466,8 @@ def _concerns_all(error: Exception) -> bool:
     )
 
 
-def _judges(strategies: Sequence[Strategy]) -> list[Verifier]:
-    """The verifiers in the strategies, and in what they contain, that are worth trying on known cases."""
+def _judges(strategies: Sequence[Registered]) -> list[Verifier]:
+    """The verifiers in strategies, allocators and what they contain that are worth trying on known cases."""
     found: dict[Verifier, None] = {}
     parts: list[Any] = list(strategies)
     while parts:
