@@ -48,12 +48,14 @@ _WHERE = {
     "bench": "ponder.studies.runner",
     "model": "ponder.api",
     "parse": "ponder.api",
+    "plan": "ponder.studies.planner",
     "recommend": "ponder.studies.recommend",
     "register": "ponder.api",
     "selector": "ponder.api",
     "solve": "ponder.api",
     "strategy": "ponder.api",
     "task": "ponder.api",
+    "tune": "ponder.studies.tune",
     "verifier": "ponder.api",
 }
 _MODULES = ("costs", "errors", "laws")
@@ -101,9 +103,11 @@ if TYPE_CHECKING:
     from ponder.ledger.spend import Ledger as Ledger
     from ponder.ledger.spend import Spend as Spend
     from ponder.studies.plan import Study as Study
+    from ponder.studies.planner import plan as plan
     from ponder.studies.recommend import recommend as recommend
     from ponder.studies.runner import abench as abench
     from ponder.studies.runner import bench as bench
+    from ponder.studies.tune import tune as tune
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from ponder.laws.intervals import PairedDifference
     from ponder.studies.compare_models import ModelComparison
     from ponder.studies.kinetics import Kinetics
+    from ponder.studies.planner import Plan
     from ponder.studies.recommend import Recommendation
+    from ponder.studies.tune import Tuning
 
 
 def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -108,6 +110,49 @@ def front_table(advice: Recommendation) -> Table:
             mark, name, str(option.budget), _fixed(option.accuracy), f"{option.low:.2f}–{option.high:.2f}",
             f"{option.cost:,.4g}", style=style,
         )  # fmt: skip
+    return table
+
+
+def plan_table(found: Plan) -> Table:
+    """The Pareto front of a plan, the choice marked, and the rivals that the pilot cannot tell from it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", title="Predicted Pareto front", title_justify="left")
+    table.add_column("")
+    table.add_column("strategy", overflow="fold")
+    for name in ("accuracy", "95 %", found.axis, "seen"):
+        table.add_column(name, justify="right", no_wrap=True)
+    marks = dict.fromkeys(found.rivals, "?")
+    if found.choice is not None:
+        marks[found.choice] = "→"
+    shown = sorted({*found.front, *marks}, key=lambda o: (o.cost, o.accuracy))
+    for option in shown:
+        table.add_row(
+            marks.get(option, ""), escape(option.strategy), _fixed(option.accuracy),
+            f"{option.low:.2f}–{option.high:.2f}", f"{option.cost:,.4g}", "yes" if option.measured else "no",
+        )  # fmt: skip
+    table.caption = "→ the choice; ? cannot be told from it; seen: the pilot ran it at this number of samples"
+    table.caption_justify = "left"
+    return table
+
+
+def tuning_table(found: Tuning) -> Table:
+    """The front of a tuning: what each point promised, and what it kept on held-out problems."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", title="Pareto front", title_justify="left")
+    table.add_column("strategy", overflow="fold")
+    for name in (found.axis, "tuned", "held out", "95 %", "still"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for point in found.front:
+        held = point.held_out
+        table.add_row(
+            escape(point.strategy), f"{held.cost:,.4g}", _fixed(point.tuned.accuracy), _fixed(held.accuracy),
+            f"{held.low:.2f}–{held.high:.2f}", "yes" if point.still else "no",
+        )  # fmt: skip
+    table.caption, table.caption_justify = "cost on held-out problems; still: on their front too", "left"
     return table
 
 

@@ -21,7 +21,8 @@ from ponder.laws.intervals import resampling_weights, wilson_interval
 Floats = NDArray[np.float64]
 Row = Mapping[str, Any]
 
-_ORACLE = re.compile(r"\b(exact|imperfect_oracle)\b")
+ORACLE = re.compile(r"\b(exact|imperfect_oracle)\b")
+"""Strategies that look at the reference."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Point:
     @property
     def oracle(self) -> bool:
         """Whether it looks at the reference answer, so that nobody can use it on an open question."""
-        return bool(_ORACLE.search(self.strategy))
+        return bool(ORACLE.search(self.strategy))
 
     @property
     def label(self) -> str:

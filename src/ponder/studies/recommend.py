@@ -208,8 +208,8 @@ class _Advisor:
         if not inside:
             cheapest = self.points[0]
             headline = (
-                f"Nothing fits {_amount(budget or 0.0, self.axis)} a problem: the cheapest is {_name(cheapest)} at "
-                f"{_amount(self.cost(cheapest), self.axis)}."
+                f"Nothing fits {amount(budget or 0.0, self.axis)} a problem: the cheapest is {_name(cheapest)} at "
+                f"{amount(self.cost(cheapest), self.axis)}."
             )
             return self._result("budget", None, None, False, (), None, headline, notes, target)
         if target is not None:
@@ -225,8 +225,8 @@ class _Advisor:
         decided = not contenders
         point = self.points[chosen]
         headline = (
-            f"Within {_amount(budget, self.axis)} a problem, use {_name(point)}: accuracy {_share(point)} "
-            f"for {_amount(self.cost(point), self.axis)}."
+            f"Within {amount(budget, self.axis)} a problem, use {_name(point)}: accuracy {_share(point)} "
+            f"for {amount(self.cost(point), self.axis)}."
         )
         if decided:
             notes.append("No other measured choice within this budget does as well.")
@@ -241,7 +241,7 @@ class _Advisor:
         if not reaching:
             best = self._best(inside)
             point = self.points[best]
-            limit = f" within {_amount(budget, self.axis)} a problem" if budget is not None else ""
+            limit = f" within {amount(budget, self.axis)} a problem" if budget is not None else ""
             headline = (
                 f"Nothing measured{limit} reaches {_percent(target)}: the best is {_name(point)} with {_share(point)}."
             )
@@ -256,7 +256,7 @@ class _Advisor:
         point, probability = self.points[chosen], reach[chosen]
         headline = (
             f"To reach {_percent(target)}, use {_name(point)}: accuracy {_share(point)} for "
-            f"{_amount(self.cost(point), self.axis)} a problem."
+            f"{amount(self.cost(point), self.axis)} a problem."
         )
         cheaper = [i for i in inside if self.cost(self.points[i]) < self.cost(point) and reach[i] > 1 - SURE]
         contenders = tuple(self._contender(chosen, i, _problems_for_level(self.points[i], target)) for i in cheaper)
@@ -273,14 +273,14 @@ class _Advisor:
             if safe is not None:
                 notes.append(
                     f"To be on the safe side use {_name(self.points[safe])} ({_share(self.points[safe])}) for "
-                    f"{_amount(self.cost(self.points[safe]), self.axis)}."
+                    f"{amount(self.cost(self.points[safe]), self.axis)}."
                 )
         if cheaper:
             likely = max(cheaper, key=lambda i: reach[i])
             least = self.points[likely]
             notes.append(
                 f"Cheaper and perhaps enough: {_name(least)} with {_share(least)} for "
-                f"{_amount(self.cost(least), self.axis)} (reaches the target with probability {reach[likely]:.0%})."
+                f"{amount(self.cost(least), self.axis)} (reaches the target with probability {reach[likely]:.0%})."
             )
         return self._result("target", chosen, probability, decided, contenders, safe, headline, notes, target)
 
@@ -290,7 +290,7 @@ class _Advisor:
         point, best = self.points[chosen], self.points[front[-1]]
         gain = self._difference(point, self.base)
         same = point is self.base
-        headline = f"Use {_name(point)}: accuracy {_share(point)} for {_amount(self.cost(point), self.axis)} a problem"
+        headline = f"Use {_name(point)}: accuracy {_share(point)} for {amount(self.cost(point), self.axis)} a problem"
         if same:
             headline += "; nothing that costs more is worth it."
         else:
@@ -300,7 +300,7 @@ class _Advisor:
             extra = self._difference(best, point)
             verdict = "" if extra.low > 0 else ", which these problems cannot tell from nothing"
             notes.append(
-                f"The most accurate is {_name(best)}: {_share(best)} for {_amount(self.cost(best), self.axis)}, "
+                f"The most accurate is {_name(best)}: {_share(best)} for {amount(self.cost(best), self.axis)}, "
                 f"{_signed(extra)}{verdict}."
             )
         contenders: tuple[Contender, ...] = ()
@@ -532,7 +532,8 @@ def _signed(gap: PairedDifference) -> str:
     return f"{gap.estimate * 100:+.1f} points ({gap.low * 100:+.0f} to {gap.high * 100:+.0f})"
 
 
-def _amount(value: float, axis: Axis) -> str:
+def amount(value: float, axis: Axis) -> str:
+    """An amount with its unit, for a sentence."""
     if axis.name == "cost_usd":
         return f"${value:.3g}"
     text = f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}"

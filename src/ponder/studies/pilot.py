@@ -1,0 +1,399 @@
+"""A pilot: candidate strategies on a few problems, within a share of a budget, as a study that can be killed.
+
+The candidates that only select among independent draws share one pool, so that all of them at all numbers of draws cost
+what the pool costs. Searches are run at two widths each. Problems come in rungs that double; after each rung the
+searches are ranked by what they promise, and the worse half is dropped (successive halving) unless it may still win.
+
+Everything is `bench` on one directory: a pilot that is started again replays what is stored, takes the same decisions,
+and pays only for what is missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ponder.core.model import Model
+from ponder.core.problem import Grade, Problem, Task
+from ponder.core.strategy import Pipeline, Strategy
+from ponder.errors import BudgetError, ParameterError, PonderError, StudyError
+from ponder.ledger.spend import FIELDS
+from ponder.studies.measured import AXES, Axis, Measured, Point
+from ponder.studies.offline import StoredStudy
+from ponder.studies.pilot_curve import CostCurve, Curve, Draws, PoolCurve, Resamples, Rule, SearchCurve
+from ponder.studies.plan import Study
+from ponder.studies.runner import Progress, abench
+
+Floats = NDArray[np.float64]
+
+POOLED = ("single", "repeated_sampling", "best_of_n", "adaptive_consistency", "early_stopping_consistency")
+"""Strategies whose draws are the first of one pool."""
+
+_LADDER: tuple[tuple[int, tuple[int, ...]], ...] = (
+    (16, (4, 16)), (16, (4, 8)), (8, (4, 8)), (8, (4,)), (8, ()), (4, ()), (2, ()),
+)  # fmt: skip
+"""Pool and search widths, the richest first."""
+
+_ENOUGH = 24
+"""Problems that the pilot wants to see at least before it takes a richer rung of the ladder."""
+
+_FIRST, _PROBES = 8, 2
+
+_MARGIN = 0.85
+"""How much of what is left a rung may take by what problems have cost so far; lengths vary."""
+
+
+@dataclass(frozen=True)
+class Chosen(Task):
+    """Some problems of a task, by its rules.
+
+    Args:
+        rules: the task.
+        chosen: the problems.
+    """
+
+    rules: Task
+    chosen: tuple[Problem, ...]
+
+    def problems(self, limit: int | None = None, *, seed: int = 0) -> Sequence[Problem]:
+        """The chosen ones."""
+        return self.chosen[:limit]
+
+    def grade(self, problem: Problem, output: Any) -> Grade:
+        """As the task does."""
+        return self.rules.grade(problem, output)
+
+    def extract(self, output: Any) -> Any | None:
+        """As the task does."""
+        return self.rules.extract(output)
+
+    def same(self, first: Any, second: Any) -> bool:
+        """As the task does."""
+        return self.rules.same(first, second)
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """The task's."""
+        return self.rules.sampling
+
+    @property
+    def identity(self) -> str:
+        """The task's: draws are shared with studies of all its problems."""
+        return self.rules.identity
+
+    def __str__(self) -> str:
+        return str(self.rules)
+
+
+@dataclass
+class Trial:
+    """A candidate in the pilot.
+
+    Attributes:
+        strategy: with its number of samples open, or fixed.
+        widths: numbers of samples it is run at.
+        points: what was measured, by number of samples.
+        curve: accuracy against samples; None until it was measured.
+        cost: cost against samples.
+        problems: how many it was measured on.
+        dropped: whether a rung dropped it.
+    """
+
+    strategy: Strategy
+    widths: tuple[int, ...] = ()
+    points: dict[int, Point] = field(default_factory=dict)
+    curve: Curve | None = None
+    cost: CostCurve = field(default_factory=lambda: CostCurve({}))
+    problems: int = 0
+    dropped: bool = False
+
+    @property
+    def pooled(self) -> bool:
+        """Whether its draws are those of the pool."""
+        return _inner(self.strategy).name in POOLED
+
+    def at(self, n: int) -> Strategy:
+        """It at n samples."""
+        return self.strategy.with_samples(n)
+
+    def usable(self, widths: Sequence[int]) -> tuple[int, ...]:
+        """Those of the widths that it can have; the number it fixes itself if it does."""
+        if not self.strategy.takes_samples:
+            return (int(getattr(_inner(self.strategy), "n", None) or 1),)
+        return tuple(w for w in widths if _allowed(self, w))
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What a pilot found.
+
+    Attributes:
+        trials: the candidates that were measured.
+        axis: what compute means.
+        paid: compute that the pilot took, on the axis; an upper bound where draws are shared.
+        problems: ids of its problems.
+        left_out: candidates that were not tried, with the reason.
+        resamples: the bootstrap that all curves share.
+    """
+
+    trials: tuple[Trial, ...]
+    axis: Axis
+    paid: float
+    problems: tuple[str, ...]
+    left_out: Mapping[str, str]
+    resamples: Resamples
+
+
+Promise = Callable[[Trial], Floats]
+"""The best accuracy that a candidate is predicted to reach within the budget, in each resample."""
+
+
+async def run_pilot(
+    study: Study, candidates: Sequence[Strategy], problems: Sequence[Problem], allowance: float, axis: Axis, out: Path,
+    promise: Promise, *, model: Model | None, task: Task, check: bool = True, progress: Progress | None = None,
+) -> Pilot:  # fmt: skip
+    """Measure candidates on some of the problems, for at most `allowance` on the axis.
+
+    Args:
+        study: model, task, seed, sampling, process; its strategies and samples are not read.
+        candidates: what to try.
+        problems: what may be used, in the order in which it is.
+        allowance: the most that the pilot may spend; rungs are sized by what problems have cost so far.
+        axis: what compute means.
+        out: the study's directory.
+        promise: ranks candidates between rungs.
+        model: instead of the one that the study names.
+        task: the study's.
+        check: probe the model first.
+        progress: told how each rung goes on.
+
+    Raises:
+        BudgetError: the allowance does not suffice for two problems.
+        PonderError: as `bench` does.
+    """
+    runner = _Rungs(study, problems, axis, out, model, task, progress, check)
+    trials = [Trial(s) for s in candidates]
+    per_draw = await runner.probe()
+    pool, widths = _richest(trials, per_draw, allowance)
+    left_out: dict[str, str] = {}
+    resamples = Resamples.of(1)
+    for trial in trials:
+        trial.widths = trial.usable(_powers(pool) if trial.pooled else widths)
+        if not trial.widths:
+            left_out[str(trial.strategy)] = "the pilot's share of the budget is too small to run a search at 4 samples"
+    trials = [t for t in trials if t.widths]
+    done, share = 0, _MARGIN / 2
+    per_problem = per_draw * (pool + sum(sum(t.widths) for t in trials if not t.pooled))
+    while done < len(problems):
+        wanted = max(_FIRST, 2 * done) - done
+        room = int(share * (allowance - runner.paid(trials)) / max(per_problem, 1e-12))
+        more = min(wanted, room, len(problems) - done)
+        if more < 1 or (not done and more < 2):
+            break
+        await runner.rung(trials, done + more)
+        done, share = runner.done, _MARGIN
+        resamples = Resamples.of(done, seed=study.seed)
+        await runner.curves(trials, resamples)
+        per_problem = runner.per_problem(trials)
+        if done < len(problems):
+            _halve(trials, promise)
+    if not done:
+        raise BudgetError(
+            f"the pilot may spend {allowance:,.4g} {axis.unit}, which is too little for two problems; one draw costs "
+            f"about {per_draw:,.3g}. Give a larger budget or a larger --pilot share"
+        )
+    ids = tuple(p.id for p in problems[:done])
+    return Pilot(tuple(trials), axis, runner.paid(trials), ids, left_out, resamples)
+
+
+class _Rungs:
+    """Runs rungs of a pilot and keeps what they cost."""
+
+    def __init__(
+        self, study: Study, problems: Sequence[Problem], axis: Axis, out: Path, model: Model | None, task: Task,
+        progress: Progress | None, check: bool,
+    ) -> None:  # fmt: skip
+        self.base = {k: v for k, v in vars(study).items() if v is not None}
+        self.problems, self.axis, self.out = problems, axis, out
+        self.model, self.task, self.progress, self.check = model, task, progress, check
+        self.done, self.probed = 0, 0.0
+
+    async def probe(self) -> float:
+        """What a draw costs, from two draws on each of two problems."""
+        data = await self._bench(["repeated_sampling(n=2)"], min(_PROBES, len(self.problems)))
+        total = self.axis.total(data.points[0].row)
+        if not total:
+            raise StudyError(
+                f"{self.axis.name} cannot be a budget here: the model and task count none (0 for two draws). "
+                f"They count {', '.join(a.name for a in data.usable_axes()) or 'nothing'}"
+            )
+        self.probed = total
+        return total / (2 * data.points[0].n_problems)
+
+    async def rung(self, trials: Sequence[Trial], problems: int) -> None:
+        """Run what is still in on the first so many problems."""
+        names = {str(t.at(w)): (t, w) for t in trials if not t.dropped for w in t.widths}
+        for point in (await self._bench(list(names), problems)).points:
+            trial, width = names[point.strategy]
+            trial.points[width] = point
+            trial.problems = point.n_problems
+        self.done = problems
+
+    async def _bench(self, strategies: Sequence[str], problems: int) -> Measured:
+        chosen = Chosen(self.task, tuple(self.problems[:problems]))
+        study = Study.of({**self.base, "strategies": list(strategies), "samples": [1]})
+        await abench(study, self.out, model=self.model, task=chosen, check=self.check, progress=self.progress)
+        self.check = False
+        return Measured.load(self.out, hardware=study.hardware or None)
+
+    def paid(self, trials: Sequence[Trial]) -> float:
+        """What was spent: the pool's draws once, each verifier's scores of the pool once, every search in full."""
+        draws, verifying, total = self.probed, dict[str, float](), 0.0
+        for trial in trials:
+            for point in trial.points.values():
+                stages = {k: self._amount(v) for k, v in point.stages.items()}
+                if not trial.pooled:
+                    total += sum(stages.values())
+                    continue
+                judge = str(getattr(_inner(trial.strategy), "verifier", ""))
+                draws = max(draws, stages.get("draw", 0.0))
+                rest = sum(v for k, v in stages.items() if k != "draw")
+                verifying[judge] = max(verifying.get(judge, 0.0), rest)
+        return total + draws + sum(verifying.values())
+
+    def per_problem(self, trials: Sequence[Trial]) -> float:
+        """What one more problem costs."""
+        alive = [t for t in trials if not t.dropped]
+        return self.paid(alive) / max(self.done, 1)
+
+    def _amount(self, stage: Mapping[str, float]) -> float:
+        return self.axis.total({**dict.fromkeys(FIELDS, 0.0), **stage}) or 0.0
+
+    async def curves(self, trials: Sequence[Trial], resamples: Resamples) -> None:
+        """Accuracy and cost against samples, for everything that was measured."""
+        pools: dict[str, list[Draws]] = {}
+        for trial in trials:
+            trial.cost = CostCurve({w: p.cost(self.axis) or 0.0 for w, p in trial.points.items()})
+            rule, judge = _rule(trial.strategy)
+            if rule is not None and trial.points:
+                source = _inner(trial.at(max(trial.widths)))
+                key = f"{judge}/{trial.problems}"
+                if key not in pools:
+                    pools[key] = await self._pool(source, trial.problems)
+                trial.curve = PoolCurve(pools[key], rule, max(trial.widths), resamples)
+            elif trial.points:
+                correct = {w: p.correct for w, p in trial.points.items() if p.correct is not None}
+                trial.curve = SearchCurve(correct, resamples, str(trial.strategy))
+
+    async def _pool(self, source: Strategy, problems: int) -> list[Draws]:
+        """The pool's draws, read from the store."""
+        found = []
+        with StoredStudy.open(self.out, task=self.task) as stored:
+            for problem in self.problems[:problems]:
+                _, candidates = await stored.candidates(problem, source)
+                found.append(
+                    _draws(stored, problem, candidates, str(getattr(getattr(source, "verifier", None), "name", "")))
+                )
+        return found
+
+
+def _draws(stored: StoredStudy, problem: Problem, candidates: Sequence[Any], judge: str) -> Draws:
+    """One problem's candidates as numbers; two answers are one group if the task says that they are the same."""
+    answers: list[Any] = []
+    right: list[bool] = []
+    groups = np.full(len(candidates), -1, dtype=np.int64)
+    for i, candidate in enumerate(candidates):
+        if not candidate.valid:
+            continue
+        same = (k for k, a in enumerate(answers) if a == candidate.answer or stored.task.same(a, candidate.answer))
+        group = next(same, None)
+        if group is None:
+            group = len(answers)
+            answers.append(candidate.answer)
+            right.append(bool(stored.right(problem, candidate.output)))
+        groups[i] = group
+    scores = np.array([c.scores.get(judge, math.nan) for c in candidates]) if judge else None
+    return Draws(groups, np.array(right, dtype=bool), scores)
+
+
+def _rule(strategy: Strategy) -> tuple[Rule | None, str]:
+    """How a strategy chooses among independent draws, and by whose scores; None if it is no such strategy."""
+    inner = _inner(strategy)
+    selectors = [s.name for s in strategy.selectors] if isinstance(strategy, Pipeline) else []
+    plain = all(str(s) == s.name for s in strategy.selectors) if isinstance(strategy, Pipeline) else True
+    judge = str(getattr(inner, "verifier", ""))
+    if inner.name == "repeated_sampling" and selectors == ["majority"] and plain:
+        return "majority", judge
+    if inner.name == "best_of_n" and not selectors:
+        return "best", judge
+    if inner.name == "best_of_n" and selectors == ["weighted_majority"] and plain and _probabilities(inner):
+        return "weighted", judge
+    return None, judge
+
+
+def _probabilities(strategy: Strategy) -> bool:
+    """Whether its verifier's scores count as they are: numbers from 0."""
+    low, _ = getattr(strategy, "verifier").range  # noqa: B009 - not every strategy has one
+    return bool(low >= 0)
+
+
+def _richest(trials: Sequence[Trial], per_draw: float, allowance: float) -> tuple[int, tuple[int, ...]]:
+    """The widest pool and searches with which enough problems can be seen."""
+    searches = sum(not t.pooled for t in trials)
+    for pool, widths in _LADDER:
+        if allowance >= _ENOUGH * per_draw * (pool + searches * sum(widths)):
+            return pool, widths
+    return _LADDER[-1]
+
+
+def _halve(trials: Sequence[Trial], promise: Promise) -> None:
+    """Drop the worse half of the searches, but none that is the best of all in a tenth of the resamples."""
+    values = [promise(t) for t in trials]
+    best = np.max(values, axis=0)
+    searches = [i for i, t in enumerate(trials) if not t.pooled and not t.dropped]
+    ranked = sorted(searches, key=lambda i: -float(values[i].mean()))
+    for i in ranked[math.ceil(len(ranked) / 2) :]:
+        trials[i].dropped = bool((values[i] >= best - 1e-9).mean() < 0.1)
+
+
+def _inner(strategy: Strategy) -> Strategy:
+    return strategy.strategy if isinstance(strategy, Pipeline) else strategy
+
+
+def _allowed(trial: Trial, n: int) -> bool:
+    try:
+        trial.at(n)
+    except PonderError:
+        return False
+    return True
+
+
+def _powers(most: int) -> tuple[int, ...]:
+    return tuple(1 << i for i in range(most.bit_length()))
+
+
+def budget_axis(text: str) -> tuple[Axis, float]:
+    """The axis and amount of a budget such as `tokens=200000`, `usd=5` or `eflops=1e15`.
+
+    Raises:
+        ParameterError: not one limit on a known axis.
+    """
+    key, sign, value = text.partition("=")
+    name = {"usd": "cost_usd", "dollars": "cost_usd", "generated": "generated_tokens"}.get(key.strip(), key.strip())
+    known = [a for a in AXES if a != "samples"]
+    try:
+        amount = float(value)
+    except ValueError:
+        amount = math.nan
+    if name not in known or not sign or not (amount > 0 and math.isfinite(amount)):
+        raise ParameterError(
+            "plan", "budget", text, allowed=f"one limit above 0, NAME=NUMBER, with {', '.join(known)}",
+            hint="tokens=2e6 is for the whole job, the pilot included",
+        )  # fmt: skip
+    return AXES[name], amount
