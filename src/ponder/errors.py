@@ -24,7 +24,9 @@ PonderError
 ├── StoreError              a study store that cannot be used
 │   ├── StoreBusyError      another run holds it
 │   └── StoreMismatchError  it belongs to another study, or to another version of ponder
-└── StudyError              a study cannot start or go on
+├── StudyError              a study cannot start or go on
+└── EngineError             an engine cannot be measured with these settings
+    └── NoisyHostError      the machine is too busy for the measurement to mean anything
 ```
 
 A message says what was given, what is allowed, and what to do next. Errors about one sample
@@ -182,3 +184,11 @@ class StoreMismatchError(StoreError):
 
 class StudyError(PonderError):
     """A study cannot start, or cannot go on."""
+
+
+class EngineError(PonderError):
+    """An engine with these settings cannot be measured: it crashed, ran out of time, or gave no answer."""
+
+
+class NoisyHostError(EngineError):
+    """Repetitions of the same measurement differ too much to say anything."""

@@ -25,6 +25,7 @@ VERBS = {
     "laws": "List scaling laws, fit one, evaluate one.",
     "list": "Show every technique.",
     "models": "Fetch and list models.",
+    "engine": "List engines, probe one, tune its settings for this machine.",
     "hardware": "Measure this machine, and list others, for costs.",
 }
 

@@ -48,10 +48,8 @@ def measure_hardware(
         results.append((peak, bandwidth, peak_spread, bandwidth_spread, name))
     fastest = max(results)
     widest = max(results, key=lambda r: r[1])
-    source = (
-        f"measured: {_processor()}, {os.cpu_count()} cores, 32-bit product with {fastest[4]}, copy with {widest[4]}"
-    )
-    profile = HardwareProfile(HERE, fastest[0], widest[1], float(_memory_bytes()), None, source)
+    source = f"measured: {processor()}, {os.cpu_count()} cores, 32-bit product with {fastest[4]}, copy with {widest[4]}"
+    profile = HardwareProfile(HERE, fastest[0], widest[1], float(memory_bytes()), None, source)
     return profile, max(fastest[2], widest[3])
 
 
@@ -66,7 +64,7 @@ def measured_here(*, again: bool = False) -> HardwareProfile:
 
 def remembered(*, again: bool = False) -> tuple[HardwareProfile, float, bool]:
     """The profile, its spread, and whether it was measured just now."""
-    path, key = _place(), f"{_processor()}|{os.cpu_count()}"
+    path, key = _place(), f"{processor()}|{os.cpu_count()}"
     try:
         known: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -127,7 +125,7 @@ def _place() -> Path:
     return cache_dir() / "hardware.json"
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, as far as the system tells."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -138,7 +136,8 @@ def _processor() -> str:
     return platform.processor() or platform.machine() or "unknown processor"
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
+    """Memory of the machine; 0 if the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):

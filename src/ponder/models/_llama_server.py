@@ -30,12 +30,21 @@ _REMEMBERED = 512
 
 @dataclass(frozen=True)
 class Settings:
-    """What a server is started with; equal settings share one server."""
+    """What a server is started with; equal settings share one server.
+
+    The fields are those of `LlamaCpp`.
+    """
 
     path: Path
     context: int
     parallel: int
     threads: int | None
+    batch_threads: int | None = None
+    batch: int = 2048
+    ubatch: int = 512
+    kv: str = "f16"
+    flash: str = "auto"
+    unified: bool = True
 
 
 class Room:
@@ -199,9 +208,13 @@ def _start(settings: Settings, key: str) -> Any:
         raise MissingExtraError("llamacpp models", "xllamacpp", "llamacpp") from None
     wanted = xllamacpp.CommonParams()
     wanted.model.path = str(settings.path)
-    wanted.n_ctx, wanted.n_parallel, wanted.kv_unified = settings.context, settings.parallel, True
+    wanted.n_ctx, wanted.n_parallel, wanted.kv_unified = settings.context, settings.parallel, settings.unified
     threads = settings.threads or available()
-    wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = threads
+    wanted.cpuparams.n_threads, wanted.cpuparams_batch.n_threads = threads, settings.batch_threads or threads
+    wanted.n_batch, wanted.n_ubatch = settings.batch, settings.ubatch
+    wanted.cache_type_k = wanted.cache_type_v = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{settings.kv.upper()}")
+    flash = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}[settings.flash]
+    wanted.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{flash}")
     wanted.n_threads_http = settings.parallel + 8  # one for each call under way, and some for small questions
     wanted.cache_ram_mib = 0  # a copy of every idle sequence, up to 8 GiB; the cells themselves are kept anyway
     wanted.verbosity, wanted.warmup, wanted.api_keys = -1, False, [key]

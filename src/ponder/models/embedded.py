@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 class Embedded(EngineModel, GgufModel):
     """A GGUF model on this machine.
 
-    `Sampling.extra` may hold one of `json_schema`, `regex` or `grammar` (Lark): every text keeps to it.
+    `Sampling.extra` may hold one of `json_schema`, `regex` or `grammar` (Lark): every text keeps to it; or
+    `ignore_eos`: no text ends before its length limit.
 
     Args:
         source: a name from `ponder models list`, or a path to a `.gguf` file.

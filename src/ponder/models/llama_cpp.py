@@ -22,7 +22,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import orjson
 
@@ -30,7 +30,7 @@ from ponder.core.merge import merge
 from ponder.core.model import Capabilities, Chunk, Completion, Finish, Request
 from ponder.core.problem import Prompt
 from ponder.core.registry import model
-from ponder.errors import EndpointError
+from ponder.errors import EndpointError, ParameterError
 from ponder.models._gguf_model import GgufModel
 from ponder.models._llama_server import Running, Settings, refusal, running
 from ponder.models._local_model import too_long
@@ -51,6 +51,14 @@ class LlamaCpp(GgufModel):
         parallel: sequences decoded together.
         threads: processor threads; None takes all cores that this process may use.
         repeatable: the same call gives the same texts every time, slowly.
+        batch_threads: threads that read prompts; None is as many as `threads`.
+        batch: tokens of one logical batch.
+        ubatch: tokens that are evaluated at once, at most `batch`.
+        kv: kind of number in the key-value cache; `q8_0` and `q4_0` change what is written.
+        flash: flash attention; `auto` leaves it to llama.cpp. A quantised cache needs it.
+        unified: one cache for all sequences; without it each has `context / parallel` tokens of its own, and reads
+            a prompt that others have read again.
+        prompt_cache: prompts that were seen lately are not read again.
     """
 
     source: str
@@ -58,18 +66,33 @@ class LlamaCpp(GgufModel):
     parallel: int = 32
     threads: int | None = None
     repeatable: bool = False
+    batch_threads: int | None = None
+    batch: int = 2048
+    ubatch: int = 512
+    kv: Literal["f16", "bf16", "f32", "q8_0", "q4_0"] = "f16"
+    flash: Literal["auto", "on", "off"] = "auto"
+    unified: bool = True
+    prompt_cache: bool = True
     max_concurrency: int = field(default=32, init=False)
 
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
+        if self.batch_threads is not None and self.batch_threads < 1:
+            raise ParameterError(self, "batch_threads", self.batch_threads, allowed="an integer ≥ 1 or none")
+        if not 1 <= self.ubatch <= self.batch:
+            raise ParameterError(self, "ubatch", self.ubatch, allowed=f"an integer from 1 to batch={self.batch}")
+        if self.flash == "off" and self.kv.startswith("q"):
+            raise ParameterError(self, "flash", self.flash, allowed=f"auto or on, because of kv={self.kv}")
         found, limit = self.checked_shape()
+        if not self.unified:
+            limit = min(limit, self.context // self.parallel)
         can = Capabilities(
             max_n=self.parallel,
             logprobs=True,
             max_top_logprobs=100,
             prefix=True,
-            prompt_cache=not self.repeatable,
+            prompt_cache=self._keeps_prompts,
             context_tokens=limit,
         )
         object.__setattr__(self, "shape", found)
@@ -105,7 +128,14 @@ class LlamaCpp(GgufModel):
     # ------------------------------------------------------------------ one call
 
     def _settings(self) -> Settings:
-        return Settings(self.path.resolve(), self.context, self.parallel, self.threads)
+        return Settings(
+            self.path.resolve(), self.context, self.parallel, self.threads, self.batch_threads, self.batch, self.ubatch,
+            self.kv, self.flash, self.unified,
+        )  # fmt: skip
+
+    @property
+    def _keeps_prompts(self) -> bool:
+        return self.prompt_cache and not self.repeatable
 
     def _running(self) -> Running:
         return running(self._settings())
@@ -118,7 +148,7 @@ class LlamaCpp(GgufModel):
             "top_k": sampling.top_k or 0,
             "min_p": sampling.min_p or 0.0,
             "samplers": ["temperature", "top_k", "top_p", "min_p"],
-            "cache_prompt": not self.repeatable,
+            "cache_prompt": self._keeps_prompts,
             **dict(sampling.extra),
             "prompt": tokens,
             "n_cmpl": len(part),
