@@ -3,11 +3,12 @@
 The server has a process of its own: in one process the two would have more threads than there are cores, and OpenMP
 then slows both.
 
-    python benchmarks/engine.py [samples] [tree] [width] [--repeats 3] [--model smollm2-135m]
+    python benchmarks/engine.py [samples] [tree] [width] [lookup] [--repeats 3] [--model smollm2-135m]
 
 `samples`: 32 samples of a 512-token prompt, 64 new tokens, against the same batch after one token (the decode limit)
 and against one request a sample at the server. `tree`: width 16, depth 12; the tokens evaluated are compared with the
 distinct tokens of the tree, the time with the server's own prompt cache. `width`: tokens a second at 1 to 256 texts.
+`lookup`: 48 tokens in 1 to 64 texts behind a prompt that has been read, with lookup=auto over lookup=off.
 
 Every figure is a ratio of two measurements made one after the other; shown are the median and the range over repeats.
 The noise line is the same measurement divided by itself, repeated.
@@ -22,13 +23,14 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 import ponder
 from ponder.core.model import Completion, Model, Request, Sampling
+from ponder.engine.decoder import Counters
 from ponder.models.embedded import Embedded
 
 WORDS = ("river", "stone", "lantern", "quiet", "harbour", "copper", "meadow", "winter", "signal", "orchard", "velvet")
@@ -74,10 +76,12 @@ def _serve(spec: str, pipe: Any) -> None:
         asyncio.run(work())
 
 
-async def ask(model: Model, prompt: str, seeds: Sequence[int], tokens: int, prefix: str = "") -> list[Completion]:
+async def ask(
+    model: Model, prompt: str, seeds: Sequence[int], tokens: int, prefix: str = "", temperature: float = 1.0
+) -> list[Completion]:
     """So many samples, in the order of their seeds."""
     out = {}
-    request = Request(prompt, Sampling(max_new_tokens=tokens), tuple(seeds), prefix=prefix)
+    request = Request(prompt, Sampling(max_new_tokens=tokens, temperature=temperature), tuple(seeds), prefix=prefix)
     async for position, completion in model.sample(request):
         out[position] = completion
     DRAWN.append(sum(c.n_tokens for c in out.values()))
@@ -87,11 +91,13 @@ async def ask(model: Model, prompt: str, seeds: Sequence[int], tokens: int, pref
 DRAWN: list[int] = []
 
 
-async def rate(model: Model, prompt: str, groups: Sequence[Sequence[int]], tokens: int) -> float:
+async def rate(
+    model: Model, prompt: str, groups: Sequence[Sequence[int]], tokens: int, temperature: float = 1.0
+) -> float:
     """Tokens a second of requests made together, one for each group of seeds."""
     DRAWN.clear()
     begin = time.perf_counter()
-    await asyncio.gather(*(ask(model, prompt, seeds, tokens) for seeds in groups))
+    await asyncio.gather(*(ask(model, prompt, seeds, tokens, temperature=temperature) for seeds in groups))
     return sum(DRAWN) / (time.perf_counter() - begin)
 
 
@@ -177,24 +183,59 @@ async def width(engine: Embedded, server: Server, repeats: int) -> None:
         show(f"{n:>3} texts ({ours:.0f} against {theirs:.0f} tokens/s)", ratios)
 
 
+async def lookup(engine: Embedded, repeats: int, only: str) -> None:
+    print("48 tokens in so many texts, the prompt read before: tokens a second with lookup=auto over lookup=off")
+    plain = replace(engine, lookup="off")
+    for name in ("products", "chain_sum", "gsm_symbolic", "prose"):
+        if name == "prose":
+            prompt = "It was late in the autumn when the old ship came back into the harbour, and nobody"
+        else:
+            task = ponder.task(f"reasoning_gym:{name}(shots=8)")
+            prompt = str(next(iter(task.problems())).prompt)
+        for temperature in (0.0, 0.7, 1.0):
+            for n in (1, 4, 16, 64) if only in f"{name} T={temperature}" else ():
+                ratios, speeds, before = [], [], engine.running().counters()
+                for r in range(repeats):
+                    seeds = [range(n * r, n * r + n)]
+                    await rate(plain, prompt, seeds, 1, temperature)
+                    pair = (plain, engine) if r % 2 else (engine, plain)
+                    found = {m.lookup: await rate(m, prompt, seeds, 48, temperature) for m in pair}
+                    ratios.append(found["auto"] / found["off"])
+                    speeds.append((found["auto"], found["off"]))
+                ours, without = (statistics.median(x) for x in zip(*speeds, strict=True))
+                now = engine.running().counters()
+                accepted, drafted = (
+                    sum(getattr(c, what) - getattr(before.get(kind, Counters()), what) for kind, c in now.items())
+                    for what in ("accepted", "drafted")
+                )
+                label = f"{name} T={temperature} {n:>2} texts ({ours:.0f} against {without:.0f} tokens/s"
+                show(f"{label}; {accepted} of {drafted})", ratios)
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("parts", nargs="*", default=[])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--engine", default="auto")
+    parser.add_argument("--only", default="", help="of lookup: the workloads with this in their names (products T=0.7)")
     given = parser.parse_args()
     engine = ponder.model(f"embedded:{given.model}(engine={given.engine})")
-    server = Server(f"llamacpp:{given.model}(context=32768, parallel=256)")
     assert isinstance(engine, Embedded)
     for note in engine.notes():
         print(note)
     for n in (1, 64):  # both backends
         await ask(engine, "Warm up", range(n), 2)
-        await server(ask, "Warm up", range(n), 2)
-    for name, part in {"samples": samples, "tree": tree, "width": width}.items():
-        if not given.parts or name in given.parts:
-            await part(engine, server, given.repeats)
+    against = {"samples": samples, "tree": tree, "width": width}
+    chosen = [name for name in [*against, "lookup"] if not given.parts or name in given.parts]
+    if "lookup" in chosen:
+        await lookup(engine, given.repeats, given.only)
+    if set(chosen) & set(against):
+        server = Server(f"llamacpp:{given.model}(context=32768, parallel=256)")
+        for n in (1, 64):
+            await server(ask, "Warm up", range(n), 2)
+    for name in [name for name in against if name in chosen]:
+        await against[name](engine, server, given.repeats)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ponder.core.model import Sampling
 from ponder.engine.decoder import Decoder
@@ -31,10 +33,10 @@ class Letters:
 class Remembering:
     """Keeps every sequence's tokens, and refuses what a real cache could not do."""
 
-    def __init__(self, sequences=8, cells=10_000, batch=64, ends=True):
+    def __init__(self, sequences=8, cells=10_000, batch=64, ends=True, memory=None):
         self.sequences, self.cells, self.batch = sequences, cells, batch
         self.held = {}
-        self.ends = ends
+        self.ends, self.memory = ends, memory
         self.evaluated = 0
         self.most_cells = 0
         self.broken = False
@@ -55,7 +57,7 @@ class Remembering:
                 tokens.append(token)
                 self.evaluated += 1
                 if i >= len(row.tokens) - row.wanted:
-                    out.append(logits_after(tokens, self.ends))
+                    out.append(logits_after(tokens[-self.memory :] if self.memory else tokens, self.ends))
         distinct = {tuple(t[: i + 1]) for t in self.held.values() for i in range(len(t))}
         self.most_cells = max(self.most_cells, len(distinct))
         assert self.most_cells <= self.cells
@@ -64,6 +66,10 @@ class Remembering:
     def fork(self, source, target, length):
         assert target not in self.held and len(self.held[source]) >= length > 0
         self.held[target] = self.held[source][:length]
+
+    def truncate(self, sequence, length):
+        assert 0 < length < len(self.held[sequence])
+        del self.held[sequence][length:]
 
     def rest(self, sequence):
         assert sequence in self.held
@@ -107,7 +113,7 @@ class Box:
 
 def ask(decoder, prompt, seeds, *, submit=True, **kw):
     box = Box(len(seeds))
-    fields = {k: kw.pop(k) for k in ("watched", "constrain", "given") if k in kw}
+    fields = {k: kw.pop(k) for k in ("watched", "constrain", "given", "lookup") if k in kw}
     job = Job(tuple(prompt), Sampling(**{"max_new_tokens": 12, **kw}), seeds, box.tell, **fields)
     if submit:
         decoder.submit([job])
@@ -124,8 +130,8 @@ def texts(asked):
 def start():
     made = []
 
-    def make(**kw):
-        made.append(Decoder(Remembering(**kw), Letters()))
+    def make(seconds=None, **kw):
+        made.append(Decoder(Remembering(**kw), Letters(), seconds or {}))
         return made[-1]
 
     yield make
@@ -324,3 +330,165 @@ def test_a_stop_text_ends_a_text_before_it_also_when_it_comes_in_pieces(start):
     leaf = one.box.leaves[0]
     assert leaf.stop_reason == stop and leaf.readable[0] == whole[: whole.index(stop) + 3]
     assert len(leaf.readable[1]) == len(leaf.drawn)
+
+
+# ---------------------------------------------------------------------------------------------- drafts
+
+ALWAYS = {1: 1.0, 2: 1.0}  # steps that cost the same whatever they hold: everything that can be guessed is evaluated
+
+
+def told(asked):
+    """Everything that a job says of its texts."""
+    box = asked.box.wait()
+    assert not box.errors
+    return [
+        (leaf.text, [(t.number, t.logprob, t.top) for t in leaf.drawn], leaf.finish, leaf.stop_reason, leaf.readable)
+        for _, leaf in sorted(box.leaves.items())
+    ]
+
+
+def path_to(run):
+    return [] if run is None else path_to(run.parent) + run.tokens
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=30), min_size=1, max_size=4),
+    st.integers(1, 4),
+    st.sampled_from([1, 2, 3, None]),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.integers(1, 40),
+    st.sampled_from([9, 64]),
+)
+def test_with_drafts_every_seed_gives_what_it_gives_without(prompts, n, memory, temperature, tokens, batch):
+    """A model that remembers one token repeats itself, one that remembers all never does: all rates of acceptance."""
+    found = []
+    for seconds in ({}, ALWAYS):
+        backend = Remembering(memory=memory, batch=batch, sequences=6, cells=max(map(len, prompts)) + 45)
+        decoder = Decoder(backend, Letters(), seconds)
+        try:
+            settings = {"temperature": temperature, "max_new_tokens": tokens, "logprobs": 2, "stop": ("ab",)}
+            asked = [ask(decoder, prompt, tuple(range(n)), **settings) for prompt in prompts]
+            found.append([told(one) for one in asked])
+            assert set(backend.held) == set(decoder._tree._tip) == set(decoder._idle)
+            for sequence, run in decoder._tree._tip.items():
+                assert path_to(run) == backend.held[sequence]
+            counters = decoder.counters
+            assert backend.evaluated == counters.evaluated + counters.rejected
+            assert counters.drafted == 0 or seconds
+        finally:
+            decoder.close()
+    assert found[0] == found[1]
+
+
+def test_a_text_that_repeats_itself_takes_few_steps_and_leaves_exactly_its_tokens(start):
+    decoder = start(memory=1, ends=False, seconds=ALWAYS)
+    one = ask(decoder, [5], (0,), temperature=0, max_new_tokens=200)
+    texts(one)
+    counters = decoder.counters
+    assert counters.steps < 90 and counters.accepted > 100
+    assert counters.drafted == counters.accepted + counters.rejected
+    assert counters.evaluated == 200  # the prompt's token, and all drawn but the last
+    drawn = [t.number for t in one.box.leaves[0].drawn]
+    assert list(decoder.backend.held.values()) == [[5, *drawn[:-1]]]
+    texts(ask(decoder, [5, *drawn], (1,), max_new_tokens=1))
+    assert decoder.counters.evaluated == 201
+
+
+def test_a_text_that_ends_inside_a_draft_ends_there(start):
+    """Greedy and periodic, stopped by a text that comes again: the draft goes beyond it."""
+    whole = alone([5], 0, ends=False, temperature=0, max_new_tokens=200)
+    decoder = start(memory=None, ends=False, seconds=ALWAYS)
+    drawn = [ord(c) - 97 for c in whole]
+    stop = whole[100:104]
+    one = ask(decoder, [5, *drawn * 2, 5], (0,), temperature=0, max_new_tokens=50, stop=(stop,), lookup=True)
+    two = ask(decoder, [5, *drawn * 2, 5], (0,), temperature=0, max_new_tokens=50, stop=(stop,), lookup=False)
+    assert told(one) == told(two)
+
+
+def test_end_tokens_and_the_length_end_a_text_inside_a_draft(start):
+    index = [3, END, 3, END, 3]  # a prompt after which the end is guessed
+    for tokens in (1, 2, 9):
+        one = ask(start(seconds=ALWAYS, memory=1), index, tuple(range(20)), max_new_tokens=tokens)
+        two = ask(start(memory=1), index, tuple(range(20)), max_new_tokens=tokens)
+        assert told(one) == told(two)
+        assert all(len(leaf.drawn) <= tokens for leaf in one.box.leaves.values())
+
+
+def test_a_watched_text_tells_of_every_token_also_of_those_that_come_together(start):
+    decoder = start(memory=1, ends=False, seconds=ALWAYS)
+    one = ask(decoder, [5], (0,), temperature=0, max_new_tokens=60, watched=True)
+    texts(one)
+    added = [text for _, text in one.box.added]
+    assert len(added) == 59 and one.box.leaves[0].text.startswith("".join(added))
+    assert decoder.counters.steps < 59
+
+
+def test_a_text_is_cancelled_between_steps_with_drafts_and_the_others_go_on(start):
+    decoder = start(sequences=2, memory=1, ends=False, seconds=ALWAYS)
+    box = Box(2)
+    stopped = threading.Event()
+
+    def tell(events):
+        box.tell(events)
+        if not stopped.is_set() and any(p == 0 for p, _ in box.added):
+            stopped.set()
+            decoder.cancel(job, 0)
+
+    job = Job((1, 2), Sampling(max_new_tokens=100), (0, 1), tell, watched=True)
+    decoder.submit([job])
+    assert stopped.wait(10)
+    texts(ask(decoder, [5], (0,), max_new_tokens=3))
+    while 1 not in box.leaves:
+        threading.Event().wait(0.01)
+    with_none = Decoder(Remembering(memory=1, ends=False), Letters())
+    try:
+        assert box.leaves[1].text == texts(ask(with_none, [1, 2], (1,), max_new_tokens=100))[0]
+    finally:
+        with_none.close()
+
+
+def test_nothing_is_drafted_without_known_costs_when_switched_off_constrained_or_given(start):
+    class Anything:
+        def allow(self, row):
+            pass
+
+        def take(self, token):
+            pass
+
+    for seconds, more in (({}, {}), (ALWAYS, {"lookup": False}), (ALWAYS, {"constrain": Anything})):
+        decoder = start(memory=1, ends=False, seconds=seconds)
+        texts(ask(decoder, [5, 5, 5], (0,), temperature=0, max_new_tokens=50, **more))
+        assert decoder.counters.drafted == 0 and decoder.counters.steps == 50
+    decoder = start(seconds=ALWAYS)
+    ask(decoder, [5, 5, 5], (0,), given=[5, 5, 5]).box.wait()
+    assert decoder.counters.drafted == 0
+
+
+def test_where_a_step_costs_what_its_tokens_cost_or_guesses_are_wrong_nothing_is_drafted_for_long(start):
+    dear = start(memory=1, ends=False, seconds={1: 1.0, 2: 2.0})
+    texts(ask(dear, [5], (0,), temperature=0, max_new_tokens=100))
+    assert dear.counters.drafted == 0
+    wrong = start(ends=False, seconds={1: 1.0, 2: 1.2})
+    texts(ask(wrong, [i % 3 for i in range(90)], tuple(range(8)), max_new_tokens=200))
+    assert wrong.counters.drafted < 0.05 * wrong.counters.drawn
+
+
+def test_a_text_ahead_of_its_requests_slowest_waits_for_it(start):
+    """What is guessed right of one text and wrong of another does not take them far from each other."""
+    decoder = start(memory=1, ends=False, seconds=ALWAYS)
+    most = []
+
+    def tell(events):
+        now = decoder_drawn()
+        if len(now) == 8:
+            most.append(max(now) - min(now))
+        box.tell(events)
+
+    def decoder_drawn():
+        return [len(x.leaf.drawn) for x in decoder._live.values() if x.leaf is not None]
+
+    box = Box(8)
+    decoder.submit([Job((1, 2), Sampling(max_new_tokens=80, temperature=0.3), range(8), tell, watched=True)])
+    box.wait()
+    assert decoder.counters.accepted > 20 and max(most) <= 4 + 8

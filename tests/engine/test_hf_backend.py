@@ -206,3 +206,20 @@ def test_an_error_of_the_model_is_a_model_error_and_the_next_batch_works():
     backend.free(0)
     tokens = tokens_of(5)
     assert np.abs(backend.evaluate([Row(0, 0, tokens, 1)])[0] - expected(model, tokens)[-1]).max() < 1e-4
+
+
+def test_what_is_taken_back_is_gone_and_the_others_of_its_batch_go_on():
+    model = tiny()
+    backend = backend_of(model)
+    held = {0: tokens_of(20), 1: tokens_of(9, 1)}
+    backend.evaluate([Row(i, 0, held[i], 1) for i in held])
+    for more, keep in (([4], 1), ([5, 6, 7], 2), ([8], 1)):
+        backend.evaluate([Row(i, len(held[i]), more, len(more)) for i in held])
+        if keep < len(more):
+            backend.truncate(0, len(held[0]) + keep)
+        held[0], held[1] = held[0] + more[:keep], held[1] + more
+    backend.truncate(0, 15)
+    held[0] = held[0][:15]
+    found = backend.evaluate([Row(i, len(held[i]), [3], 1) for i in held])
+    for i in held:
+        assert np.abs(found[i] - expected(model, [*held[i], 3])[-1]).max() < 1e-4

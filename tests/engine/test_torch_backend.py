@@ -112,6 +112,47 @@ def test_a_tree_forked_anywhere_rested_and_freed_keeps_every_path_right(model):
                 del paths[gone]
 
 
+def test_rows_of_few_tokens_taken_back_and_forked_keep_every_sequence_right(model):
+    """Drafts of random lengths, cut at random; each row's logits are checked against transformers."""
+    rng = np.random.default_rng(4)
+    backend = backend_of(model)
+    start = tokens_of(150)
+    backend.evaluate([Row(0, 0, start, 0)])
+    for i in range(1, 6):
+        backend.fork(0, i, 150 - i)
+    held = {i: start[: 150 - i] for i in range(6)}
+    for step in range(25):
+        more = {i: tokens_of(int(rng.integers(1, 12)), 100 * step + i) for i in held}
+        found = backend.evaluate([Row(i, len(held[i]), more[i], len(more[i])) for i in held])
+        at = 0
+        for i in held:
+            n = len(more[i])
+            whole = expected(model, held[i] + more[i])[-n:]
+            assert np.abs(found[at : at + n] - whole).max() < 2e-4
+            at += n
+            keep = int(rng.integers(1, n + 1))
+            if rng.random() < 0.1:
+                backend.rest(i)
+            if keep < n:
+                backend.truncate(i, len(held[i]) + keep)
+            held[i] = held[i] + more[i][:keep]
+
+
+def test_what_is_taken_back_from_a_tail_that_became_a_segment_is_gone_and_the_fork_of_it_is_not(model):
+    backend = backend_of(model)
+    tokens = tokens_of(515)
+    backend.evaluate([Row(0, 0, tokens[:508], 0)])
+    backend.evaluate([Row(0, 508, tokens[508:], 1)])  # the tail is now longer than a tail may be
+    assert backend._held[0].tail == 0
+    backend.fork(0, 1, 515)
+    for length in (509, 100):
+        backend.truncate(0, length)
+        found = backend.evaluate([Row(0, length, [7, 8, 9], 3)])
+        assert np.abs(found - expected(model, [*tokens[:length], 7, 8, 9])[-3:]).max() < 2e-4
+    found = backend.evaluate([Row(1, 515, [5], 1)])
+    assert np.abs(found[0] - expected(model, [*tokens, 5])[-1]).max() < 2e-4
+
+
 def test_freed_rooms_are_used_again(model):
     backend = backend_of(model)
     for _ in range(20):

@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import json
 from contextlib import aclosing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -216,6 +217,53 @@ class TestReal:
             found.append(np.array(asyncio.run(model.score("Here:\n", [text]))[0]))
         assert abs(found[0].mean() - found[1].mean()) < 0.03 * abs(found[1].mean())  # perplexities within 3 %
         assert np.abs(found[0] - found[1]).max() < 1.0 and np.median(np.abs(found[0] - found[1])) < 0.1
+
+    @torch_too
+    @pytest.mark.parametrize("temperature", [0.0, 0.7])
+    def test_a_seed_gives_the_same_text_with_lookup_as_without(self, monkeypatch, temperature):
+        model = ponder.model("embedded:smollm2-135m(engine=torch, context=8192, parallel=32, precision=fp32)")
+        plain = replace(model, lookup="off")
+        decoder = model.running().decoder("torch")
+        monkeypatch.setattr(decoder, "_seconds", np.ones(decoder.backend.batch + 1))  # whatever can be guessed is tried
+        found, before = [], decoder.counters
+        for one in (plain, model):
+            found.append(ask(one, SUM, 3, temperature=temperature, max_new_tokens=40, logprobs=0))
+            assert (decoder.counters.drafted > before.drafted) == (one is model)
+        assert decoder.counters.accepted > before.accepted and decoder.counters.rejected > before.rejected
+        for a, b in zip(*found, strict=True):
+            assert a.text == b.text and a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-3)
+
+    def test_llamacpp_takes_back_exactly_what_a_draft_had_too_much(self, llama):
+        from ponder.engine.backend import Row
+
+        backend = llama.running().decoder("llamacpp").backend
+        start = list(llama.running().vocabulary.tokens(SUM))
+        backend.evaluate([Row(30, 0, start, 1)])
+        backend.fork(30, 31, len(start))
+        backend.evaluate([Row(30, len(start), [260, 261, 262], 3)])
+        backend.truncate(30, len(start) + 1)
+        backend.evaluate([Row(31, len(start), [260], 1)])
+        after = backend.evaluate([Row(i, len(start) + 1, [284], 1) for i in (30, 31)])
+        backend.free(30), backend.free(31)
+        assert np.abs(after[0] - after[1]).max() < 0.5 and after[0].argmax() == after[1].argmax()
+
+    def test_check_says_what_drafts_cost(self, llama):
+        assert llama.notes()[-1] == "lookup auto drafts where that pays"
+        assert replace(llama, lookup="off").notes()[-1] == "lookup off, as asked"
+
+    @torch_too
+    def test_what_a_step_costs_is_measured_once_for_an_engine_that_was_asked_for(self, tmp_path, monkeypatch):
+        from ponder.engine import calibration as c
+        from ponder.engine.engine import BACKENDS, Settings
+
+        monkeypatch.setattr(c, "cache_dir", lambda: tmp_path)
+        monkeypatch.setattr(c, "WIDTHS", (1, 2, 64))
+        settings = Settings(CATALOG["smollm2-135m"].path.resolve(), 128, 64, None)
+        backend = BACKENDS["llamacpp"](settings)
+        found = c.step_seconds(settings, "llamacpp", backend)
+        backend.close()
+        assert set(found) == {1, 2}  # 64 texts do not fit so few cells
+        assert c.step_seconds(settings, "llamacpp", None) == found and c.remembered(settings) is None
 
     @torch_too
     def test_the_open_weights_give_the_log_probabilities_that_the_engine_gives(self):

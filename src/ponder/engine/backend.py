@@ -56,6 +56,10 @@ class Backend(Protocol):
         """Make the empty sequence `target` the first `length` tokens of `source`, without evaluating them."""
         ...
 
+    def truncate(self, sequence: int, length: int) -> None:
+        """Take back what a sequence holds after its first `length` tokens, at least one."""
+        ...
+
     def rest(self, sequence: int) -> None:
         """This sequence will be forked, but not appended to."""
         ...

@@ -53,9 +53,24 @@ def calibration(settings: Settings) -> Calibration:
     return known
 
 
+def step_seconds(settings: Settings, kind: str, backend: Backend) -> dict[int, float]:
+    """Seconds of a step by its number of tokens: as remembered, else measured on this backend, which holds nothing."""
+    for key in (_key(settings), f"{_key(settings)}|{kind}"):
+        known = _known(key)
+        if known is not None and known.speeds.get(kind):
+            return {n: n / speed for n, speed in known.speeds[kind].items()}
+    speeds = _speeds(backend, settings.parallel)
+    _remember(f"{_key(settings)}|{kind}", Calibration({kind: speeds}, None))
+    return {n: n / speed for n, speed in speeds.items()}
+
+
 def remembered(settings: Settings) -> Calibration | None:
     """What was measured before, None if nothing."""
-    raw = _read().get(_key(settings))
+    return _known(_key(settings))
+
+
+def _known(key: str) -> Calibration | None:
+    raw = _read().get(key)
     if raw is None:
         return None
     speeds = {kind: {int(n): float(v) for n, v in by.items()} for kind, by in raw["speeds"].items()}
@@ -96,9 +111,15 @@ def _measure(settings: Settings) -> Calibration:
     speeds: dict[str, dict[int, float]] = {}
     for kind in ("llamacpp", "torch"):
         backend = BACKENDS[kind](small)
-        speeds[kind] = {n: decode_speed(backend, n) for n in WIDTHS if n <= min(settings.parallel, backend.sequences)}
+        speeds[kind] = _speeds(backend, settings.parallel)
         backend.close()
     return Calibration(speeds, crossover(speeds))
+
+
+def _speeds(backend: Backend, parallel: int) -> dict[int, float]:
+    """By the number of texts, as far as they fit."""
+    most = min(parallel, backend.sequences, (backend.cells - _PROMPT) // (_STEPS + 1))
+    return {n: decode_speed(backend, n) for n in WIDTHS if n <= most}
 
 
 def _key(settings: Settings) -> str:

@@ -1,17 +1,18 @@
 """Which tokens are evaluated next: all texts under way in one batch, every shared prefix once.
 
 A thread of its own repeats one step: take what was asked for meanwhile, begin what fits, evaluate one batch (the last
-token of every text under way, and as much of new prompts as there is room for), draw, and tell. A text that ends
-keeps its place in the cache until that is needed for something else, so that its continuations cost only what is new;
-one that is cancelled gives it back before the next step.
+token of every text under way, as much of new prompts as there is room for, and where that pays what texts are guessed
+to go on with), draw, and tell. A text that ends keeps its place in the cache until that is needed for something else,
+so that its continuations cost only what is new; one that is cancelled gives it back before the next step.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from ponder.engine import sampling as draws
 from ponder.engine.backend import Backend, Logits, Row
 from ponder.engine.job import Constraint, Event, Job
 from ponder.engine.leaf import Leaf, Token
+from ponder.engine.lookup import LEAD, MOST, Acceptance, Draft, Lookup, costs, lengths
 from ponder.engine.prefix_tree import PrefixTree, shared
 from ponder.engine.vocabulary import Vocabulary
 from ponder.errors import ModelError
@@ -38,6 +40,8 @@ class _Live:
     pending: list[int]
     leaf: Leaf | None = None
     constraint: Constraint | None = None
+    written: list[int] | None = None
+    draft: Draft | None = None
 
     @property
     def ahead(self) -> int:
@@ -51,12 +55,15 @@ class Counters:
     """What a decoder has done since it began.
 
     Attributes:
-        evaluated: tokens the model has computed.
+        evaluated: tokens the model has computed, without those rejected.
         reused: tokens of prompts that were in the cache already.
         drawn: tokens drawn.
         steps: batches.
         forks: copies of a sequence.
         widest: most texts in one batch.
+        drafted: tokens guessed and evaluated before they were drawn.
+        accepted: those of them that were drawn then.
+        rejected: drafted tokens that did not stay.
     """
 
     evaluated: int = 0
@@ -65,6 +72,9 @@ class Counters:
     steps: int = 0
     forks: int = 0
     widest: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    rejected: int = 0
 
 
 class Decoder:
@@ -73,10 +83,15 @@ class Decoder:
     Args:
         backend: does the arithmetic; only the decoder's thread touches it.
         vocabulary: what tokens say.
+        seconds: of a step by its number of tokens, as far as measured; nothing is drafted where nothing is known.
     """
 
-    def __init__(self, backend: Backend, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, backend: Backend, vocabulary: Vocabulary, seconds: Mapping[int, float] = MappingProxyType({})
+    ) -> None:
         self.backend, self.vocabulary = backend, vocabulary
+        self._seconds = costs(seconds, backend.batch)
+        self._acceptance = Acceptance()
         self.counters = Counters()
         self._tree = PrefixTree()
         self._live: dict[int, _Live] = {}
@@ -199,6 +214,8 @@ class Decoder:
             logits = group[0].job.logits
             assert logits is not None
             told += self._draw(group, np.repeat(logits[None], len(group), axis=0))
+            for x in group:
+                self._go_on(x)
         self._jobs = deque(job for job in self._jobs if job.waiting)
         return told
 
@@ -259,9 +276,13 @@ class Decoder:
     def _open(self, x: _Live) -> None:
         x.leaf = Leaf(self.vocabulary, x.job.sampling, x.job.seeds[x.position])
         x.constraint = x.job.constrain() if x.job.constrain is not None else None
+        if self._seconds is not None and x.job.lookup and x.constraint is None:
+            if x.job.written is None:
+                x.job.written, x.job.acceptance = Lookup(x.job.prompt), Acceptance(self._acceptance)
+            x.written = x.job.written.text()
 
     def _batch(self) -> tuple[list[Row], list[_Live]]:
-        """The last token of every text, then prompts, the longest-waiting first, as far as the batch goes."""
+        """The last token of every text, prompts, the longest-waiting first, and drafts, as far as the batch goes."""
         rows, members = [], []
         left = self.backend.batch
         for x in self._live.values():
@@ -282,23 +303,50 @@ class Decoder:
                 rows.append(Row(x.sequence, x.length, part, wanted, x.job.sampling.experts))
                 members.append(x)
                 left -= len(part)
+        if self._seconds is not None:
+            self._add_drafts(rows, members, self.backend.batch - left)
         return rows, members
 
+    def _add_drafts(self, rows: list[Row], members: Sequence[_Live], tokens: int) -> None:
+        """Let rows of texts go on with what their drafts say, as far as that pays.
+
+        A request is answered when its slowest text ends. So one that is ahead of it waits, unless others wait for its
+        place.
+        """
+        assert self._seconds is not None
+        slowest: dict[int, int] = {}
+        for x in members:
+            if x.leaf is not None:
+                slowest[id(x.job)] = min(len(x.leaf.drawn), slowest.get(id(x.job), len(x.leaf.drawn)))
+        drafts: list[tuple[int, list[float]]] = []
+        for i, x in enumerate(members):
+            x.draft = None
+            if x.written is not None and x.leaf is not None and x.job.written is not None:
+                most = min(MOST, x.leaf.sampling.max_new_tokens - len(x.leaf.drawn) - 1)
+                x.draft = x.job.written.draft(x.written, most)
+                wanted = x.job.waiting or len(x.leaf.drawn) <= slowest[id(x.job)] + LEAD
+                if wanted and x.draft is not None and x.job.acceptance is not None:
+                    drafts.append((i, x.job.acceptance.chances(x.draft)))
+        texts = sum(x.leaf is not None for x in members)
+        chosen = lengths([chances for _, chances in drafts], texts, tokens, self._seconds)
+        for (i, _), n in zip(drafts, chosen, strict=True):
+            draft = members[i].draft
+            if n and draft is not None:
+                rows[i] = replace(rows[i], tokens=[*rows[i].tokens, *draft.tokens[:n]], wanted=n + 1)
+
     def _take_in(self, rows: Sequence[Row], members: Sequence[_Live], logits: Logits) -> list[tuple[Job, Event]]:
-        self._count(evaluated=sum(len(r.tokens) for r in rows), steps=1)
         told: list[tuple[Job, Event]] = []
-        drawing: list[_Live] = []
-        places: list[int] = []
+        drawing: list[tuple[Row, _Live, int]] = []
         at = 0
         for row, x in zip(rows, members, strict=True):
-            self._tree.grow(x.sequence, row.tokens)
-            x.length += len(row.tokens)
-            x.pending = x.pending[len(row.tokens) :]
             mine, at = logits[at : at + row.wanted], at + row.wanted
             if x.leaf is not None:
-                drawing.append(x)
-                places.append(at - 1)
-            elif x.job.given is not None:
+                drawing.append((row, x, at - row.wanted))
+                continue
+            self._keep(x, row, len(row.tokens))
+            self._count(evaluated=len(row.tokens))
+            x.pending = x.pending[len(row.tokens) :]
+            if x.job.given is not None:
                 told += self._read_given(x, mine)
             elif not x.pending:
                 if row.wanted:
@@ -306,10 +354,54 @@ class Decoder:
                     self._remember((x.job.sampling.experts, tuple(x.job.prompt)), x.job.logits)
                 x.job.reading = False
                 self._open(x)
-        if drawing:
-            whole = len(places) == len(logits)
-            told += self._draw(drawing, logits if whole else logits[places])
+        told += self._draw_on(drawing, logits)
+        self._count(steps=1)
         return told
+
+    def _keep(self, x: _Live, row: Row, n: int) -> None:
+        """Note the first n tokens of an evaluated row, and take the others back."""
+        self._tree.grow(x.sequence, row.tokens[:n])
+        x.length += n
+        if n < len(row.tokens):
+            self.backend.truncate(x.sequence, x.length)
+
+    def _draw_on(self, drawing: Sequence[tuple[Row, _Live, int]], logits: Logits) -> list[tuple[Job, Event]]:
+        """Draw after each row's first token, then after its draft's first, and so on while the drafts are right.
+
+        Args:
+            drawing: a row of one token and its draft, whose it is, and the place of its first logits.
+            logits: of all rows.
+        """
+        told: list[tuple[Job, Event]] = []
+        before = [len(x.leaf.drawn) for _, x, _ in drawing if x.leaf is not None]
+        group, turn = list(drawing), 0
+        while group:
+            places = [place + turn for _, _, place in group]
+            told += self._draw([x for _, x, _ in group], logits if len(places) == len(logits) else logits[places])
+            turn += 1
+            group = [(row, x, place) for row, x, place in group if _is_right(x, row, turn)]
+        kept = accepted = 0
+        for (row, x, _), n in zip(drawing, before, strict=True):
+            assert x.leaf is not None
+            drawn = [token.number for token in x.leaf.drawn[n:]]
+            self._keep(x, row, len(drawn))
+            kept += len(drawn)
+            accepted += sum(guess == token for guess, token in zip(row.tokens[1:], drawn, strict=False))
+            if x.draft is not None and x.job.acceptance is not None:
+                for known in (x.job.acceptance, self._acceptance):
+                    known.learn(x.draft, drawn)
+            self._go_on(x)
+        tokens = sum(len(row.tokens) for row, _, _ in drawing)
+        self._count(evaluated=kept, rejected=tokens - kept, drafted=tokens - len(drawing), accepted=accepted)
+        return told
+
+    def _go_on(self, x: _Live) -> None:
+        """After drawing: the last token is to be evaluated, or the text has ended."""
+        assert x.leaf is not None
+        if x.leaf.finish is not None:
+            self._retire(x)
+        else:
+            x.pending = [x.leaf.drawn[-1].number]
 
     def _draw(self, group: Sequence[_Live], logits: Logits) -> list[tuple[Job, Event]]:
         leaves = [x.leaf for x in group if x.leaf is not None]
@@ -327,12 +419,11 @@ class Decoder:
             added = leaf.push(token)
             if x.constraint is not None:
                 x.constraint.take(token.number)
+            if x.written is not None and x.job.written is not None:
+                x.job.written.add(x.written, token.number)
             if leaf.finish is not None:
                 told.append((x.job, Event(x.position, leaf)))
-                self._retire(x)
-                continue
-            x.pending = [token.number]
-            if x.job.watched:
+            elif x.job.watched:
                 told.append((x.job, Event(x.position, leaf, added, token)))
         self._count(drawn=len(group))
         return told
@@ -418,6 +509,12 @@ class Decoder:
         now = self.counters
         added = {name: getattr(now, name) + value for name, value in more.items()}
         self.counters = replace(now, widest=max(now.widest, widest), **added)
+
+
+def _is_right(x: _Live, row: Row, turn: int) -> bool:
+    """Whether a text goes on with the row's token at that place, which is the one drawn last."""
+    assert x.leaf is not None
+    return x.leaf.finish is None and turn < len(row.tokens) and row.tokens[turn] == x.leaf.drawn[-1].number
 
 
 def _tell(told: Sequence[tuple[Job, Event]]) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 from weakref import WeakKeyDictionary
 
 from ponder.engine.backend import Backend
-from ponder.engine.calibration import calibration
+from ponder.engine.calibration import calibration, step_seconds
 from ponder.engine.decoder import Decoder
 from ponder.engine.gguf_vocabulary import GgufVocabulary
 from ponder.engine.job import Job
@@ -65,7 +65,9 @@ class Engine(Running):
 
     def decoder(self, kind: Kind) -> Decoder:
         """The decoder on a backend, started if need be."""
-        return self._started(kind, lambda: BACKENDS[kind](self.settings))
+        return self._started(
+            kind, lambda: BACKENDS[kind](self.settings), lambda backend: step_seconds(self.settings, kind, backend)
+        )
 
     def submit(self, jobs: Sequence[Job]) -> Decoder:
         """Begin jobs that came together where as many texts are decoded fastest on this machine.

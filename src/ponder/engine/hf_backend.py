@@ -16,6 +16,7 @@ import numpy as np
 
 from ponder.engine.backend import Logits, Row
 from ponder.engine.hf_experts import Routers
+from ponder.engine.torch_backend import first_parts
 from ponder.engine.weights import need_torch
 from ponder.errors import ModelError
 
@@ -112,14 +113,16 @@ class HfBackend:
 
     def fork(self, source: int, target: int, length: int) -> None:
         """See `Backend`: the parts are shared."""
-        old, left = self._held[source], length
+        old = self._held[source]
         if length > old.length - old.tail:
             self._freeze(old)
-        for layers, used in old.parts:
-            take = min(used, left)
-            if take:
-                self._held[target].parts.append((layers, take))
-            left -= take
+        self._held[target].parts = first_parts(old.parts, length)
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """See `Backend`: it leaves its batch."""
+        self.rest(sequence)
+        held = self._held[sequence]
+        held.parts = first_parts(held.parts, length)
 
     def rest(self, sequence: int) -> None:
         """See `Backend`: it leaves its batch."""

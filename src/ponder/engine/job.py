@@ -10,6 +10,7 @@ from typing import Protocol
 from ponder.core.model import Sampling
 from ponder.engine.backend import Logits
 from ponder.engine.leaf import Leaf, Token
+from ponder.engine.lookup import Acceptance, Lookup
 
 
 class Constraint(Protocol):
@@ -49,6 +50,7 @@ class Job:
         tell: called in the decoder's thread with what happened in a step.
         watched: tell of every token, not only of ends.
         constrain: makes the constraint of one text, None for none.
+        lookup: guess what comes next by what was written before, where that pays.
         given: instead of drawing, take these tokens as the one text's: for their log-probabilities.
 
     Attributes:
@@ -56,6 +58,8 @@ class Job:
         waiting: positions that have no sequence yet.
         logits: before the token after the prompt.
         reading: whether a sequence is evaluating the prompt.
+        written: of the prompt and its texts, to guess by.
+        acceptance: how often the guesses were right.
         read: log-probabilities of `given`, as far as evaluated.
     """
 
@@ -66,10 +70,13 @@ class Job:
     watched: bool = False
     constrain: Callable[[], Constraint] | None = None
     given: Sequence[int] | None = None
+    lookup: bool = True
     reused: int | None = field(default=None, init=False)
     waiting: deque[int] = field(default_factory=deque, init=False)
     logits: Logits | None = field(default=None, init=False)
     reading: bool = field(default=False, init=False)
+    written: Lookup | None = field(default=None, init=False)
+    acceptance: Acceptance | None = field(default=None, init=False)
     read: list[float] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:

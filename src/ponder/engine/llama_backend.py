@@ -66,6 +66,10 @@ class LlamaBackend:
         """See `Backend`."""
         c.library().llama_memory_seq_cp(self._memory, source, target, 0, length)
 
+    def truncate(self, sequence: int, length: int) -> None:
+        """See `Backend`."""
+        c.library().llama_memory_seq_rm(self._memory, sequence, length, -1)
+
     def rest(self, sequence: int) -> None:
         """See `Backend`: nothing to be done."""
 

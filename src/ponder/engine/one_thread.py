@@ -63,6 +63,10 @@ class OneThread:
         """See `Backend`."""
         there(self._inner.fork, source, target, length)
 
+    def truncate(self, sequence: int, length: int) -> None:
+        """See `Backend`."""
+        there(self._inner.truncate, sequence, length)
+
     def rest(self, sequence: int) -> None:
         """See `Backend`."""
         there(self._inner.rest, sequence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
 
 from ponder.engine.backend import Backend
@@ -31,12 +31,18 @@ class Running:
         self._written: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self._held = 0
 
-    def _started(self, kind: str, backend: Callable[[], Backend]) -> Decoder:
-        """The decoder of that kind, started if need be."""
+    def _started(
+        self,
+        kind: str,
+        make: Callable[[], Backend],
+        seconds: Callable[[Backend], Mapping[int, float]] = lambda _: {},
+    ) -> Decoder:
+        """The decoder of that kind, started if need be; `seconds` says what its steps cost."""
         with self._lock:
             found = self._decoders.get(kind)
             if found is None:
-                found = self._decoders[kind] = Decoder(OneThread(backend), self.vocabulary)
+                backend = OneThread(make)
+                found = self._decoders[kind] = Decoder(backend, self.vocabulary, seconds(backend))
             return found
 
     def counters(self) -> dict[str, Counters]:

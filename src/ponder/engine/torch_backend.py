@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,12 @@ _SHARED = 128
 """Tokens from which on a part is worth sharing; a fork copies a shorter end."""
 _LONGEST_TAIL = 512
 """A longer tail becomes a segment."""
+
+
+_FEW = 8
+"""Rows of no more tokens are read together with those of one, as long as they are padded to."""
+
+_P = TypeVar("_P")
 
 
 @dataclass(eq=False, slots=True)
@@ -132,12 +138,8 @@ class TorchBackend:
             own = length - old.base
             if own >= _SHARED:
                 self._freeze(old)
-            parts, left = [], length
-            for segment, used in old.parts:
-                take = min(used, left)
-                if take:
-                    parts.append((segment, take))
-                left -= take
+            parts = first_parts(old.parts, length)
+            left = length - sum(used for _, used in parts)
             copied = [] if not left else [self._tail(old, left)]
             short = left
             while parts and short + parts[-1][1] < _SHARED:
@@ -151,6 +153,14 @@ class TorchBackend:
                 keys.copy_(self._torch.cat([k for k, _ in copied], 2))
                 values.copy_(self._torch.cat([v for _, v in copied], 2))
                 new.tail = short
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """See `Backend`: the tail ends earlier, and gives its room back if nothing is left of it."""
+        held = self._held[sequence]
+        held.tail = max(length - held.base, 0)
+        if not held.tail:
+            self._leave(held)
+            held.parts = first_parts(held.parts, length)
 
     def rest(self, sequence: int) -> None:
         """See `Backend`: the tail gives its room back."""
@@ -210,37 +220,37 @@ class TorchBackend:
         return read[0].float(), top[0]
 
     def _plan(self, rows: Sequence[Row]) -> _Plan:
-        singles: dict[int, list[tuple[int, _Sequence]]] = {}
+        few: dict[tuple[int, bool], list[tuple[int, int, _Sequence]]] = {}
         blocks: list[tuple[int, int, _Sequence]] = []
         shared: dict[tuple[int, int], tuple[_Segment, list[int]]] = {}
         at = 0
         for row in rows:
-            held = self._held[row.sequence]
-            self._make_room(held, held.tail + len(row.tokens))
+            held, n = self._held[row.sequence], len(row.tokens)
+            self._make_room(held, held.tail + n)
             assert held.room is not None
-            if len(row.tokens) == 1:
-                singles.setdefault(held.room, []).append((at, held))
+            if n <= _FEW:
+                few.setdefault((held.room, n > 1), []).append((at, n, held))
                 for segment, used in held.parts:
-                    shared.setdefault((id(segment), used), (segment, []))[1].append(at)
+                    shared.setdefault((id(segment), used), (segment, []))[1].extend(range(at, at + n))
             else:
-                blocks.append((at, len(row.tokens), held))
-            at += len(row.tokens)
+                blocks.append((at, n, held))
+            at += n
         torch = self._torch
-        tails = [
-            _Tails(
-                torch,
-                self._rooms[room],
-                at,
-                [i for i, _ in some],
-                [h.slot for _, h in some],
-                [h.tail for _, h in some],
-            )
-            for room, some in singles.items()
-        ]
+        tails = [_Tails(torch, self._rooms[room], at, some) for (room, _), some in few.items()]
         readers = [
             _Readers(segment, used, len(who), _places(torch, who, at)) for (_, used), (segment, who) in shared.items()
         ]
         return _Plan(self, at, tails, readers, blocks)
+
+
+def first_parts(parts: Sequence[tuple[_P, int]], length: int) -> list[tuple[_P, int]]:
+    """The first `length` tokens of segments of which so many tokens are used, or all if they have no more."""
+    out, left = [], length
+    for segment, used in parts:
+        if left > 0:
+            out.append((segment, min(used, left)))
+        left -= used
+    return out
 
 
 def packed(weights: Weights) -> tuple[Weights, net.Multiply]:
@@ -275,27 +285,45 @@ def _places(torch: Any, places: list[int], n: int) -> Any:
 
 
 class _Tails:
-    """Tails in rooms of one size that each get one token: where they are and how long."""
+    """Tails in rooms of one size that get a few tokens each: where they are and how long.
 
-    def __init__(
-        self, torch: Any, rooms: _Rooms, batch: int, rows: list[int], slots: list[int], lengths: list[int]
-    ) -> None:
+    Args:
+        torch: the module.
+        rooms: theirs.
+        batch: tokens in the batch.
+        members: place in the batch, number of tokens, sequence.
+
+    Attributes:
+        width: tokens that each is padded to.
+        rows: the tokens' places in the batch.
+        where: the same tokens' places in the padded block [slots * width].
+        mask: [slots, 1, width, 1, longest], -inf where a token may not look.
+    """
+
+    def __init__(self, torch: Any, rooms: _Rooms, batch: int, members: Sequence[tuple[int, int, _Sequence]]) -> None:
         self.rooms = rooms
-        self.rows = _places(torch, rows, batch)
-        self.slots, self.places = torch.tensor(slots), torch.tensor(lengths)
-        self.longest = max(lengths) + 1
+        slots = [held.slot for _, _, held in members]
+        self.width = max(n for _, n, _ in members)
+        self.longest = max(held.tail + n for _, n, held in members)
         high = max(slots) + 1
         self.high = high if high <= 2 * len(slots) else None
+        self.chosen = torch.tensor(slots)
         count = high if self.high is not None else len(slots)
-        self.where = _places(torch, slots if self.high is not None else list(range(count)), count)
+        lines = slots if self.high is not None else list(range(count))
+        each = [(i, step) for i, (_, n, _) in enumerate(members) for step in range(n)]
+        self.rows = _places(torch, [members[i][0] + step for i, step in each], batch)
+        self.where = _places(torch, [lines[i] * self.width + step for i, step in each], count * self.width)
+        self.slots = torch.tensor([slots[i] for i, _ in each])
+        self.places = torch.tensor([members[i][2].tail + step for i, step in each])
         ends = torch.zeros(count, dtype=torch.long)
-        ends[self.where] = self.places
-        beyond = torch.arange(self.longest)[None] > ends[:, None]
-        self.mask = torch.zeros(beyond.shape).masked_fill_(beyond, float("-inf"))[:, None, None]
+        ends[torch.tensor(lines)] = torch.tensor([held.tail for _, _, held in members])
+        last = ends[:, None] + torch.arange(self.width)[None]
+        beyond = torch.arange(self.longest) > last[..., None]
+        self.mask = torch.zeros(beyond.shape).masked_fill_(beyond, float("-inf"))[:, None, :, None]
 
     def cache(self, kept: Tensor) -> Tensor:
         """One layer's [slots, kv_heads, longest, head_size], from [slots, kv_heads, room, head_size]."""
-        chosen = kept[: self.high] if self.high is not None else kept[self.slots]
+        chosen = kept[: self.high] if self.high is not None else kept[self.chosen]
         return chosen[:, :, : self.longest]
 
 
@@ -315,9 +343,9 @@ class _Plan:
     Args:
         backend: whose cache it is.
         n: tokens in the batch.
-        tails: rows of one token, by the size of their rooms.
+        tails: rows of few tokens, by the size of their rooms.
         readers: the segments that these rows read.
-        blocks: rows of several tokens: place in the batch, number of tokens, sequence.
+        blocks: rows of many tokens: place in the batch, number of tokens, sequence.
     """
 
     def __init__(
@@ -334,12 +362,12 @@ class _Plan:
         out: Tensor = self._backend._torch.empty_like(q)
         q = q.reshape(self._n, *self._shape)
         if self._tails:
-            self._read_singles(layer, q, k, v, out.view(self._n, *self._shape))
+            self._read_few(layer, q, k, v, out.view(self._n, *self._shape))
         for at, n, held in self._blocks:
             out[at : at + n] = self._read_block(layer, held, q[at : at + n], k[at : at + n], v[at : at + n])
         return out
 
-    def _read_singles(self, layer: int, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
+    def _read_few(self, layer: int, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
         torch, scale = self._backend._torch, self._backend._scale
         kv_heads, group, size = self._shape
         weight = out.new_empty((self._n, kv_heads, group, 1))  # log-sum-exps of what was read so far
@@ -348,14 +376,19 @@ class _Plan:
             keys[tails.slots, :, tails.places] = k[tails.rows]
             values[tails.slots, :, tails.places] = v[tails.rows]
             keys, values = tails.cache(keys), tails.cache(values)
-            asked = q.new_zeros((len(keys), kv_heads, group, size))
+            count, width = len(keys), tails.width
+            asked = q.new_zeros((count * width, kv_heads, group, size))
             asked[tails.where] = q[tails.rows] * scale
-            scores = torch.matmul(asked, keys.transpose(2, 3)) + tails.mask
+            asked = asked.view(count, width, kv_heads, group, size).transpose(1, 2)
+            scores = torch.matmul(asked.reshape(count, kv_heads, width * group, size), keys.transpose(2, 3))
+            scores.view(count, kv_heads, width, group, -1).add_(tails.mask)
             top = scores.amax(-1, keepdim=True)
             weights = torch.exp(scores.sub_(top))
             total = weights.sum(-1, keepdim=True)
-            out[tails.rows] = torch.matmul(weights, values).div_(total)[tails.where]
-            weight[tails.rows] = total.log_().add_(top)[tails.where]
+            read = torch.matmul(weights, values).div_(total)
+            for target, found in ((out, read), (weight, total.log_().add_(top))):
+                by_token = found.view(count, kv_heads, width, group, -1).transpose(1, 2)
+                target[tails.rows] = by_token.reshape(count * width, kv_heads, group, -1)[tails.where]
         for readers in self._readers:
             n, rows = readers.count, readers.rows
             read, also = self._backend.read_shared(

@@ -17,6 +17,7 @@ one that ends the text included.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -48,6 +49,7 @@ class Embedded(EngineModel, GgufModel):
         parallel: most texts decoded together (llama.cpp holds at most 256).
         threads: processor threads; None takes all cores that this process may use.
         precision: of torch's products; `auto` is bfloat16 where the processor multiplies it natively.
+        lookup: `auto` guesses the next tokens by what was written before, where that is faster; `off` never does.
     """
 
     source: str
@@ -56,6 +58,7 @@ class Embedded(EngineModel, GgufModel):
     parallel: int = 256
     threads: int | None = None
     precision: Precision | Literal["auto"] = "auto"
+    lookup: Literal["auto", "off"] = "auto"
     max_concurrency: int = field(default=1024, init=False)
 
     name: ClassVar[str]
@@ -78,17 +81,26 @@ class Embedded(EngineModel, GgufModel):
         from ponder.engine.calibration import calibration
 
         if self.engine != "auto":
-            return [f"engine {self.engine}, as asked"]
+            return [f"engine {self.engine}, as asked", *self._lookup_notes({})]
         found = calibration(self._settings())
         if not found.speeds:
-            return ["engine llamacpp (torch is not installed)"]
+            return ["engine llamacpp (torch is not installed)", *self._lookup_notes({})]
         lines = [
             f"engine {kind}: "
             + ", ".join(f"{speed:.0f} tokens/s with {n} text{'s' * (n > 1)}" for n, speed in sorted(by.items()))
             for kind, by in found.speeds.items()
         ]
         start = f"from {found.crossover} texts on" if found.crossover is not None else "never"
-        return [*lines, f"engine auto takes torch {start}"]
+        return [*lines, f"engine auto takes torch {start}", *self._lookup_notes(found.speeds)]
+
+    def _lookup_notes(self, speeds: Mapping[str, Mapping[int, float]]) -> list[str]:
+        if self.lookup == "off":
+            return ["lookup off, as asked"]
+        dear = {kind: 4 * by[1] / by[4] for kind, by in speeds.items() if {1, 4} <= set(by)}
+        shown = ", ".join(f"{times:.1f} times one without on {kind}" for kind, times in dear.items())
+        return [
+            "lookup auto drafts where that pays" + (f"; a text's step with 3 drafted tokens costs {shown}" * bool(dear))
+        ]
 
     def running(self) -> Engine:
         """The engine, loaded if need be and shared by all models of these settings."""
@@ -110,6 +122,8 @@ class Embedded(EngineModel, GgufModel):
 
     async def _begin(self, *jobs: Job) -> Decoder:
         running = self.running()
+        for job in jobs:
+            job.lookup = self.lookup == "auto"
         if self.engine == "auto":
             return await running.gather(jobs)
         decoder = await asyncio.to_thread(running.decoder, self.engine)
