@@ -21,6 +21,7 @@ import numpy as np
 import ponder
 import ponder.studies.measured
 import ponder.studies.planner
+from ponder.studies.pilot import Chosen
 
 TREES = {
     "easy-trap": "survival=[0.93],sharpness=[1.2],noise=[0.5],trap=[0.5],trap_depth=4",
@@ -127,19 +128,21 @@ def simulated(seeds: int, held_out: int, per_problem: int = 330, problems: int =
 def real(seeds: int, held_out: int, folder: Path) -> None:
     every = candidates("log_probability", ())
     model, sampling = "embedded:smollm2-135m", {"max_new_tokens": 24, "temperature": 0.8}
-    table, picks, largest = None, [], 16
+    picks, tables = [], []
     for seed in range(seeds):
         found = ponder.plan(model, SUMS, "tokens=1.2e5", folder / f"pilot-{seed}", candidates=every, limit=160,
                             problems=400, seed=seed, sampling=sampling, check=False)  # fmt: skip
         print(f"seed {seed}: {found}", flush=True)
-        if table is None:
-            table = truth(every, largest, found.per_problem, "tokens", model=model, task=SUMS, limit=held_out,
-                          seed=1000,
-                          sampling=sampling)  # fmt: skip
-            for (name, n), right in table.items():
-                print(f"    held out: {name} at {n}: {right.mean():.3f}")
+        # The seed also draws the examples in the prompt, so the other problems must be of the same seed.
+        task = ponder.task(SUMS)
+        unseen = [p for p in task.problems(160 + held_out, seed=seed)][160:]
+        table = truth(every, 32, found.per_problem, "tokens", model=model, task=Chosen(task, tuple(unseen)),
+                      seed=seed, sampling=sampling)  # fmt: skip
+        for (name, n), right in table.items():
+            print(f"    held out: {name} at {n}: {right.mean():.3f}", flush=True)
         picks.append(chosen(found, every, table))
-    compare("SmolLM2-135M", picks, [table] * seeds)
+        tables.append(table)
+    compare("SmolLM2-135M", picks, tables)
 
 
 if __name__ == "__main__":
