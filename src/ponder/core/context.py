@@ -167,6 +167,10 @@ class Context:
             self._roots[label] = self.process.start(self.problem, label=label, meta=meta)
         return self._roots[label]
 
+    def take_up(self, drawn: Mapping[State, int]) -> None:
+        """Go on from nodes of an earlier run of this problem: so many children of each were drawn already."""
+        self._next_slot.update({state.path: count for state, count in drawn.items()})
+
     async def draw(self, problem: Problem, n: int, **options: Any) -> list[Candidate]:
         """`n` finished candidates, in draw order; fewer if the budget does not allow them.
 

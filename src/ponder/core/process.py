@@ -59,6 +59,11 @@ class Process(ABC):
         """Whether it lists all children of a state in one call, when the state's settings say `propose`."""
         return False
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether a state may have different children."""
+        return True
+
     def done(self, state: State) -> bool:
         """Whether a state cannot be extended."""
         return state.finish is not None

@@ -70,6 +70,13 @@ class SearchTree:
     def __len__(self) -> int:
         return len(self.nodes)
 
+    def copy(self) -> SearchTree:
+        """A tree of the same nodes that may grow by itself."""
+        other = SearchTree()
+        other.nodes, other.levels, other._scores = [*self.nodes], [*self.levels], dict(self._scores)
+        other.notes = {name: dict(values) for name, values in self.notes.items()}
+        return other
+
     def add(self, states: Sequence[State], scores: Iterable[float]) -> None:
         """Take up new nodes with the scores of their last steps."""
         self.nodes += states

@@ -54,6 +54,16 @@ def sliced_wasserstein(
     return distance / directions
 
 
+def mean_pairwise_distance(x: Floats) -> float:
+    """Mean Euclidean distance of different rows of x (n, d): how varied a population is; 0 for fewer than two.
+
+    >>> mean_pairwise_distance(np.asarray([[0.0, 0.0], [3.0, 4.0]]))
+    5.0
+    """
+    n = len(x)
+    return float(np.sqrt(_squared(x, x)).sum() / (n * (n - 1))) if n > 1 else 0.0
+
+
 def _squared(x: Floats, y: Floats) -> Floats:
     found: Floats = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1)[None] - 2.0 * x @ y.T
     return np.maximum(found, 0.0)

@@ -167,6 +167,19 @@ class Denoising(Process):
         schedule = self.schedule
         return float(schedule.a[index]), float(schedule.s[index])
 
+    def step_deviation(self, index: int) -> float:
+        """Standard deviation of the noise that an ancestral step adds to a state at this index.
+
+        That of the state one step on, given this one and the data, times `eta` for the solver `ddim`; 0 at the last.
+        """
+        (a, s), (a2, s2) = self.level(index), self.level(index + 1)
+        between = s**2 - (a / a2) ** 2 * s2**2
+        return (self.eta if self.method == "ddim" else 1.0) * s2 / s * float(np.sqrt(max(between, 0.0)))
+
+    def cost_from(self, index: int) -> Spend:
+        """Of a state that is placed at an index (`At`) and finished."""
+        return self._spend(index, self.steps, extra=1)
+
     def renoised(self, state: State, index: int, noise: Floats) -> At:
         """A state taken back to a noisier index by the forward process; `noise` is standard normal, of its shape.
 

@@ -262,14 +262,27 @@ async def filter_result(
     reason = None
     if died is not None:
         reason = f"all {first.n} particles died at step {died}: no weight above zero was left"
-    best = final == "best" and any(not math.isnan(search.tree.score(state)) for state in search.finished)
-    name, selector = (first.verifier.name, "best_score") if best else ("weight", "weighted_majority")
-    choose: Selector | None = None if final == "sample" else SELECTORS.build(f"{selector}(score={name})")
-    result = await search_result(
-        problem, ctx, search, first.verifier, choose=choose, extra={"weight": shares}, reason=reason,
+    return await weighted_result(
+        problem, ctx, search, first.verifier, shares, final, reason=reason,
         effective_sample_size=[round(e, 3) for r in rules for e in r.effective],
         resampled=sum(r.resampled for r in rules), clipped_scores=sum(r.clipped for r in rules), **details,
     )  # fmt: skip
+
+
+async def weighted_result(
+    problem: Problem,
+    ctx: Context,
+    search: Search,
+    verifier: Verifier,
+    shares: dict[State, float],
+    final: Final,
+    **details: Any,
+) -> Result:
+    """Weighted outputs as candidates, each with its share as the score `weight`, and the choice among them."""
+    best = final == "best" and any(not math.isnan(search.tree.score(state)) for state in search.finished)
+    name, selector = (verifier.name, "best_score") if best else ("weight", "weighted_majority")
+    choose: Selector | None = None if final == "sample" else SELECTORS.build(f"{selector}(score={name})")
+    result = await search_result(problem, ctx, search, verifier, choose=choose, extra={"weight": shares}, **details)
     if final != "sample" or not shares:
         return result
     picked = drawn_from(shares, ctx.rng("particles", "final"))

@@ -16,7 +16,7 @@ Needs    A process in steps and a verifier of partial outputs.    Cost: as many 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
@@ -36,6 +36,7 @@ from ponder.core.verifier import Verifier
 from ponder.errors import ParameterError, VerifierError
 from ponder.ledger.spend import Spend
 from ponder.strategies._frontier import steps_of
+from ponder.strategies._tree import TreeNode
 
 _BASE, _INIT = 19652.0, 1.25
 """PUCT's constants."""
@@ -158,30 +159,21 @@ async def _roll_out(states: Sequence[State], ctx: Context, tree: SearchTree, pol
     return ends
 
 
-class Node:
+class Node(TreeNode):
     """What the search knows of one state."""
 
     __slots__ = (
-        "asked", "bears", "best", "busy", "children", "closed", "ends", "flying", "noise", "noises", "parent", "state",
-        "total", "visits", "weight", "weights",
+        "bears", "best", "busy", "closed", "ends", "flying", "noise", "noises", "total", "weight", "weights",
     )  # fmt: skip
 
     def __init__(self, state: State, parent: Node | None) -> None:
-        self.state, self.parent = state, parent
-        self.children: list[Node] = []
-        self.visits = self.asked = self.flying = 0
+        super().__init__(state, parent)
+        self.flying = 0
         self.total, self.best = 0.0, -math.inf
         self.weight = self.noise = 0.0  # prior and its noise, to be divided by their sums over the siblings
         self.weights = self.noises = 0.0  # these sums, over the children
         self.busy = self.closed = self.bears = False  # under way; nothing left to search; leads to an output
         self.ends: list[tuple[State, float]] = []  # outputs: the state itself, or of its rollout
-
-    def path(self) -> Iterator[Node]:
-        """This node and its ancestors."""
-        node: Node | None = self
-        while node is not None:
-            yield node
-            node = node.parent
 
 
 class TreePolicy:
@@ -339,7 +331,7 @@ class TreePolicy:
             if widening is None:
                 wanted = not node.children
             else:
-                wanted = node.asked < max(1.0, node.visits**widening) or all(c.closed for c in node.children)
+                wanted = node.has_room(1.0, widening) or all(c.closed for c in node.children)
             if wanted and not node.busy:
                 return node
             chosen = self._pick(node)
