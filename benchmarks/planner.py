@@ -76,7 +76,8 @@ def interval(rows: list[np.ndarray], resamples: int = 1000) -> tuple[float, floa
     means = []
     for _ in range(resamples):
         plans = rng.integers(len(rows), size=len(rows))
-        means.append(np.mean([rows[i][rng.integers(len(rows[i]), size=len(rows[i]))].mean() for i in plans]))
+        problems = rng.integers(len(rows[0]), size=len(rows[0]))  # the same for all plans: those of a world share them
+        means.append(np.mean([rows[i][problems].mean() for i in plans]))
     return float(np.mean([r.mean() for r in rows])), *map(float, np.quantile(means, [0.025, 0.975]))
 
 
