@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := runs/demo
 
-.PHONY: demo test test-slow lint format types docs bench clean environment
+.PHONY: demo test test-slow lint format types docs tables bench clean environment
 
 demo: $(VENV)/.demo ## measure three methods on a real model on this machine, and open the report
 	@$(BIN)/ponder models pull smollm2-135m
@@ -32,6 +32,9 @@ format: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict
+
+tables: $(VENV)/.dev ## the technique tables in README.md and docs/techniques.md, from the registry
+	$(BIN)/python -m ponder.reports.technique_tables
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/overhead.py

@@ -33,6 +33,7 @@ register = SimpleNamespace(
     allocator=registry.allocator,
     process=registry.process,
     law=registry.law,
+    recipe=registry.recipe,
 )
 """Class decorators for your own techniques: `@ponder.register.strategy("mine")`."""
 

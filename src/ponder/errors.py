@@ -4,6 +4,7 @@
 PonderError
 ├── SpecError               a text form that cannot be read (position marked)
 │   └── UnknownNameError    no such strategy, selector, model …; the nearest names are given
+├── TagError                a tag that the taxonomy does not have (also a ValueError)
 ├── ParameterError          a value outside what the parameter allows (also a ValueError)
 ├── CapabilityError         the model cannot do what the technique needs
 │   └── NotStochasticError  several children were asked of a step that has only one
@@ -25,6 +26,7 @@ PonderError
 │   ├── StoreBusyError      another run holds it
 │   └── StoreMismatchError  it belongs to another study, or to another version of ponder
 ├── StudyError              a study cannot start or go on
+│   └── RaggedRunsError     problems have unequal numbers of runs
 └── EngineError             an engine cannot be measured with these settings
     └── NoisyHostError      the machine is too busy for the measurement to mean anything
 ```
@@ -66,6 +68,27 @@ class UnknownNameError(SpecError):
         near = get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
         super().__init__(text or name, position, f"unknown {kind} {name!r}: {hint}")
+
+
+class TagError(PonderError, ValueError):
+    """A tag that the taxonomy does not have.
+
+    Args:
+        dimension: `what`, `how`, `where` or `how_well`.
+        tag: what was given.
+        known: the tags that there are.
+        near: those that were probably meant; by default the ones that look alike.
+    """
+
+    def __init__(self, dimension: str, tag: str, known: Iterable[str], near: Iterable[str] = ()) -> None:
+        names = list(known)
+        meant = list(near) or get_close_matches(tag, names, n=3)
+        hint = f"did you mean {' or '.join(meant)}?" if meant else f"the tags are {', '.join(names)}"
+        super().__init__(f"{dimension}: {tag!r} is no tag; {hint}")
+
+
+class TaxonomyWarning(UserWarning):
+    """A technique was registered with missing or unknown tags; it works, but filters may miss it."""
 
 
 class ParameterError(PonderError, ValueError):
@@ -184,6 +207,21 @@ class StoreMismatchError(StoreError):
 
 class StudyError(PonderError):
     """A study cannot start, or cannot go on."""
+
+
+class RaggedRunsError(StudyError):
+    """Problems have unequal numbers of runs, so that worst, best and majority would not compare.
+
+    Args:
+        fewest: runs of the problem with the fewest.
+        most: runs of the problem with the most.
+    """
+
+    def __init__(self, fewest: int, most: int) -> None:
+        super().__init__(
+            f"problems have between {fewest} and {most} runs; run the study again to draw what is missing, or compare "
+            f"on the first {fewest} of each with --common"
+        )
 
 
 class EngineError(PonderError):

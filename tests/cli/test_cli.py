@@ -82,9 +82,11 @@ def test_an_error_under_json_is_json():
 def test_list_shows_techniques_and_filters_by_tag():
     rows = json.loads(ponder("list", "--json").stdout)
     assert {"best_of_n", "majority", "exact", "sim"} <= {row["name"] for row in rows}
-    only = json.loads(ponder("list", "strategies", "--where", "how=verifier", "--json").stdout)
-    assert "best_of_n" in {row["name"] for row in only}
-    assert all(row["kind"] == "strategy" and row["tags"]["how"] == "verifier" for row in only)
+    only = json.loads(ponder("list", "strategies", "--how", "verification,search:mcts", "--json").stdout)
+    assert {"mcts", "ab_mcts"} <= {row["name"] for row in only}
+    for row in only:
+        heads = {tag.split(":")[0] for tag in row["tags"]["how"]}
+        assert row["kind"] == "strategy" and {"verification", "search"} <= heads
 
 
 def test_check_reports_what_a_model_does(tmp_path, monkeypatch):

@@ -76,10 +76,9 @@ def test_a_name_cannot_be_taken_twice():
     assert canonical(One()) == "one"
 
 
-def test_every_registered_technique_has_a_summary_and_tags():
+def test_every_registered_technique_has_a_summary():
     for entry in STRATEGIES.entries():
         assert entry.summary and entry.summary.endswith(".")
-        assert set(entry.tags) >= {"what", "how"}, entry.name
 
 
 def test_everything_public_exists():

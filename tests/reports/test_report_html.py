@@ -260,3 +260,42 @@ def test_a_browser_shows_it_and_its_buttons_work(folder: Path, tmp_path: Path) -
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert "<title>false,true,true,true</title>" in done.stdout
+
+
+def test_it_shows_front_difficulty_and_bounds_or_says_not_measured(folder: Path) -> None:
+    text = render(Measured.load(folder))
+    for heading in (
+        "The Pareto front",
+        "Who gains: by difficulty",
+        "Where the compute goes",
+        "Bounds: independent runs",
+    ):
+        assert heading in text
+    assert text.count("Not measured") == 2  # nothing here draws adaptively, and no protocol was asked for
+    assert "times the compute" in text and "Never right" in text
+    data = json.loads((folder / "outcomes.json").read_text())
+    data["draws"]["tricky<script>alert(1)</script>"] = {"n": [1 + i % 3 for i in range(N)], "c": [0] * N}
+    (folder / "outcomes.json").write_text(json.dumps(data))
+    bound = {
+        "n_problems": 40, "n_runs": 4, "average": 0.31, "average_std": 0.02, "worst": 0.123, "majority": 0.4,
+        "best": 0.777, "tokens": 9.0, "tokens_all": 36.0, "tokens_std": None,
+    }  # fmt: skip
+    attempt = {"attempts": 2, "solved": 0.456, "generated_tokens": 7, "tokens": 9, "teacher_tokens": 2, "leaked": 3}
+    found = {
+        "by": "level<i>", "parallel": {"all": bound, "levels": {"3": bound}, "warnings": ["not independent"]},
+        "sequential": [{"strategy": "feedback_attempts", "attempts": [attempt]}],
+    }  # fmt: skip
+    (folder / "protocol.json").write_text(json.dumps(found))
+    text = render(Measured.load(folder))
+    for shown in (
+        "12.3",
+        "77.7",
+        "45.6",
+        "level&lt;i&gt;",
+        "not independent",
+        "of the strategies that do not draw equally",
+    ):
+        assert shown in text
+    assert "Not measured" not in text and not Tags(text).open
+    (folder / "protocol.json").write_text("{damaged")
+    assert text.count("Not measured") == 0 and "Not measured" in render(Measured.load(folder))

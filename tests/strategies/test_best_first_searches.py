@@ -42,7 +42,7 @@ class Walk(Process):
 
 @pytest.fixture(scope="module", autouse=True)
 def scores():
-    @verifier("towards", kind="process")
+    @verifier("towards")
     @dataclass(frozen=True)
     class Towards(Verifier):
         """1 on the way to (3, 2), less by a tenth for each step that is not; `shift` spoils the range."""

@@ -48,7 +48,7 @@ class Bits(Process):
 
 @pytest.fixture(scope="module", autouse=True)
 def ones():
-    @verifier("ones", kind="process")
+    @verifier("ones")
     @dataclass(frozen=True)
     class Ones(Verifier):
         """The share of ones, spoiled on demand."""
@@ -250,7 +250,7 @@ def test_scores_of_any_range_are_rescaled_and_missing_ones_count_as_the_lowest()
 
 @pytest.fixture(autouse=True)
 def minus_infinity():
-    @verifier("minus_infinity", kind="process")
+    @verifier("minus_infinity")
     @dataclass(frozen=True)
     class MinusInfinity(Verifier):
         """No path with a one is possible."""

@@ -46,7 +46,7 @@ class Chain(Process):
 
 @pytest.fixture(scope="module", autouse=True)
 def chain_score():
-    @verifier("chain_score", kind="process")
+    @verifier("chain_score")
     @dataclass(frozen=True)
     class ChainScore(Verifier):
         """The potential of the last state."""

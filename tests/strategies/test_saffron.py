@@ -52,7 +52,7 @@ class Tokens(Process):
 
 @pytest.fixture(scope="module", autouse=True)
 def bigram_reward():
-    @verifier("bigram_reward", kind="process")
+    @verifier("bigram_reward")
     @dataclass(frozen=True)
     class BigramReward(NextStepVerifier):
         """A known reward of each pair of tokens; `unseen` forbids odd tokens, or all of them."""

@@ -30,7 +30,9 @@ def _arms() -> tuple[Strategy, ...]:
     return tuple(STRATEGIES.build(name) for name in ("best_of_n", "adaptive_consistency"))
 
 
-@allocator("bandit", aliases=("strategy_bandit",), what="strategy", how="bandit")
+@allocator(
+    "bandit", aliases=("strategy_bandit",), what="parallel, hybrid", how="search, verification:outcome", where="any"
+)
 @dataclass(frozen=True)
 class Bandit(Allocator):
     """Each problem gets one arm; arms that went well are chosen more often.

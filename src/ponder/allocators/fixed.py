@@ -11,7 +11,7 @@ from ponder.core.strategy import Strategy
 from ponder.ledger.budget import Budget
 
 
-@allocator("fixed", what="budget", how="uniform")
+@allocator("fixed")
 @dataclass(frozen=True)
 class Fixed(Allocator):
     """Every problem gets the same, once.

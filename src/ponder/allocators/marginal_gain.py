@@ -27,7 +27,7 @@ from ponder.errors import LawFitError, ParameterError
 Cost = Literal["samples", "generated_tokens", "tokens", "calls", "function_evaluations", "cost_usd"]
 
 
-@allocator("marginal_gain", what="budget", how="marginal gain")
+@allocator("marginal_gain", what="parallel", how="aggregation, verification:outcome", where="any")
 @dataclass(frozen=True)
 class MarginalGain(Allocator):
     """Draw where it gains most.

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 @click.option(
     "--allocator", "-a", "allocators", multiple=True, help="Splits compute over the problems; ponder list allocators."
 )
+@click.option(
+    "--protocol", "protocols", multiple=True, type=click.Choice(["parallel", "sequential"]),
+    help="Strategies and samples of an evaluation protocol, beside your own; --samples says how many runs or attempts.",
+)  # fmt: skip
 @click.option("--process", "-p", help="How outputs are built: 'text_steps(step=line)', sim_tree, …")
 @click.option("--samples", help="Points of the curve: 1,2,4,8,16")
 @click.option("--limit", "-n", type=int, help="How many problems.")
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 @click.option("--price", "prices", multiple=True, help="MODEL=PROMPT,CACHED,GENERATED dollars per million tokens.")
 @click.option("--compute", help="What compute means in the report and recommendation: eflops, flops, tokens, …")
 @click.option("--hardware", help="What eFLOPs are counted on: b200, h100, here, … (ponder hardware lists them).")
+@click.option("--live", is_flag=True, help="Serve a page on this machine that shows how it goes on, and can stop it.")
+@click.option("--live-port", type=int, default=0, help="Of that page; 0 takes a free one.")
 @click.option("--no-check", is_flag=True, help="Do not probe the model first.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
@@ -45,10 +51,13 @@ def command(
     study: Path | None,
     strategies: tuple[str, ...],
     allocators: tuple[str, ...],
+    protocols: tuple[str, ...],
     prices: tuple[str, ...],
     temperature: float | None,
     top_p: float | None,
     max_new_tokens: int | None,
+    live: bool,
+    live_port: int,
     no_check: bool,
     quiet: bool,
     as_json: bool,
@@ -60,6 +69,14 @@ def command(
 
     if study is None and not (settings["model"] and settings["task"]):
         raise click.UsageError("give --model and --task, or --study FILE")
+    points = _numbers(samples) if samples else None
+    if protocols:
+        from ponder.studies.protocols import preset
+
+        if out is None:
+            raise click.UsageError("--protocol reads the stored runs; give --out DIR")
+        theirs, points = preset(protocols, max(points) if points else None)
+        strategies = (*theirs, *strategies)
     sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
     chosen = {k: v for k, v in sampling.items() if v is not None}
     if study is not None and chosen:
@@ -69,21 +86,16 @@ def command(
     progress: Any = Silent() if as_json or quiet else Bars() if sys.stderr.isatty() else Announced()
     try:
         with progress if isinstance(progress, Bars) else _nothing():
-            results = bench(
-                study,
-                out,
-                progress=progress,
-                check=not no_check,
-                strategies=list(strategies) or None,
-                allocators=list(allocators) or None,
-                samples=_numbers(samples) if samples else None,
-                sampling=chosen or None,
-                prices=dict(parse_price(p) for p in prices) or None,
-                **settings,
-            )
+            options = {
+                "progress": progress, "check": not no_check, "strategies": list(strategies) or None,
+                "allocators": list(allocators) or None, "samples": points,
+                "sampling": chosen or None, "prices": dict(parse_price(p) for p in prices) or None, **settings,
+            }  # fmt: skip
+            results = _watched(study, out, live_port, options) if live else bench(study, out, **options)
     except KeyboardInterrupt:
         click.echo("stopped; what is finished is kept: run the same command again to go on", err=True)
         sys.exit(130)
+    bounds = _protocol(out) if protocols and out is not None else None
     report = _write_report(out) if out is not None else None
     if as_json:
         import json
@@ -91,6 +103,10 @@ def command(
         click.echo(json.dumps(results.rows, indent=2))
         return
     _show(results, report)
+    if bounds is not None:
+        from ponder.cli.protocol import show
+
+        show(bounds)
 
 
 def _numbers(text: str) -> list[int]:
@@ -98,6 +114,33 @@ def _numbers(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise click.UsageError(f"--samples {text!r}: whole numbers separated by commas are expected: 1,2,4,8") from None
+
+
+def _watched(study: Path | None, out: Path | None, port: int, options: dict[str, Any]) -> StudyResults:
+    """The study, with a page to watch it on; stopping it there is like Ctrl-C."""
+    from ponder.api import run_sync
+    from ponder.reports.live import bench_live
+    from ponder.studies.live import LiveStopError
+
+    def started(url: str) -> None:
+        click.echo(f"live: {url}", err=True)
+
+    try:
+        return run_sync(lambda: bench_live(study, out, started=started, port=port, **options))
+    except LiveStopError:
+        raise KeyboardInterrupt from None
+
+
+def _protocol(folder: Path) -> dict[str, Any] | None:
+    """The protocol's numbers; lost runs must not take the results away."""
+    from ponder.errors import StudyError
+    from ponder.studies.protocols import protocol
+
+    try:
+        return protocol(folder)
+    except StudyError as error:
+        click.echo(f"no protocol: {error}", err=True)
+        return None
 
 
 def _write_report(folder: Path) -> Path | None:

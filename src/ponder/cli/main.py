@@ -17,6 +17,7 @@ VERBS = {
     "allocate": "Learn which strategy suits which difficulty, from studies.",
     "tune": "Search a strategy's parameters for the best quality at every cost.",
     "kinetics": "Weigh model size against trials and length, from studies of several models.",
+    "protocol": "Bound what a model could do: average, worst and best of N runs, attempts with feedback.",
     "report": "Write a study's report and plots.",
     "view": "Look at the search trees of a study in a browser.",
     "train-prm": "Train a small reward model on a model's own hidden states.",

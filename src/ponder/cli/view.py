@@ -12,13 +12,14 @@ import click
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--port", type=int, default=0, help="Of the local page; 0 takes a free one.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.option("--live", is_flag=True, help="Show how a study that is being run elsewhere goes on.")
 @click.option("--export", "out", type=click.Path(path_type=Path), help="Write one search as a page and stop.")
 @click.option("--problem", help="With --export: the problem, by its id or a part of it.")
 @click.option("--strategy", "-s", help="With --export: the strategy, as in the study.")
 def command(
-    folder: Path, port: int, no_browser: bool, out: Path | None, problem: str | None, strategy: str | None
+    folder: Path, port: int, no_browser: bool, live: bool, out: Path | None, problem: str | None, strategy: str | None
 ) -> None:
-    """Show the search trees of the study in DIR: steps, scores, weights, pruned branches."""
+    """Show the search trees of the study in DIR: steps, scores, weights, pruned branches; --live: its progress."""
     import asyncio
 
     from ponder.reports.viewer import export, serve
@@ -36,4 +37,9 @@ def command(
             webbrowser.open(url)
 
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(folder, port, started))
+        if live:
+            from ponder.reports.live import follow
+
+            asyncio.run(follow(folder, port, started))
+        else:
+            asyncio.run(serve(folder, port, started))

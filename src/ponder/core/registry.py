@@ -12,31 +12,43 @@ import importlib
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from ponder.core.spec import Term, Value, format_value, parse_term
-from ponder.errors import ParameterError, SpecError, UnknownNameError
+from ponder.core.taxonomy import Tags, read_tags
+from ponder.errors import ParameterError, SpecError, TaxonomyWarning, UnknownNameError
 
-T = TypeVar("T")
+C = TypeVar("C", bound=Callable[..., Any])
 
 ENTRY_POINT_GROUP = "ponder"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """What the registry knows of one name: its class and what `ponder list` shows."""
+    """What the registry knows of one name: its class (a recipe's function) and what `ponder list` shows.
+
+    `tags` are its values in the taxonomy (`ponder.core.taxonomy`), `mistakes` what is wrong with those it gave.
+    """
 
     kind: str
     name: str
-    cls: type[Any]
+    cls: Any
     aliases: tuple[str, ...] = ()
-    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tags: Tags = dataclasses.field(default_factory=dict)
+    mistakes: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
         """First line of the docstring."""
         return (self.cls.__doc__ or "").strip().split("\n", 1)[0]
+
+    @property
+    def needs(self) -> list[str]:
+        """Model capabilities without which it cannot work, and `steps` if it works on steps of an output."""
+        steps = ["steps"] if getattr(self.cls, "stepwise", False) is True else []
+        return sorted([*getattr(self.cls, "needs", ()), *steps])
 
 
 class Registry:
@@ -53,15 +65,25 @@ class Registry:
         self._aliases: dict[str, str] = {}
         self._complete = False
 
-    def register(self, name: str, *, aliases: tuple[str, ...] = (), **tags: str) -> Callable[[type[T]], type[T]]:
-        """Class decorator: this class is what `name` (or an alias) stands for."""
+    def register(self, name: str, *, aliases: tuple[str, ...] = (), **tags: str) -> Callable[[C], C]:
+        """Class decorator: this class is what `name` (or an alias) stands for.
 
-        def decorate(cls: type[T]) -> type[T]:
+        Args:
+            name: its name.
+            aliases: its other names.
+            tags: `what`, `how`, `where` and `how_well` as the taxonomy has them, such as `how="search:beam"`; each
+                kind has its defaults. A mistake is a TaxonomyWarning, and the technique works all the same.
+        """
+        read, mistakes = read_tags(self.kind, tags)
+        if mistakes:
+            warnings.warn(f"{self.kind} {name}: {'; '.join(mistakes)}", TaxonomyWarning, stacklevel=2)
+
+        def decorate(cls: C) -> C:
             known = self._entries.get(name)
             if known is not None and known.cls.__qualname__ != cls.__qualname__:
                 raise ParameterError(self.kind, "name", name, allowed="a name that is not taken yet")
             cls.name = name  # type: ignore[attr-defined]
-            self._entries[name] = Entry(self.kind, name, cls, aliases, tags)
+            self._entries[name] = Entry(self.kind, name, cls, aliases, read, mistakes)
             self._aliases.update(dict.fromkeys(aliases, name))
             return cls
 
@@ -258,7 +280,10 @@ TASKS = Registry("task", "ponder.tasks")
 ALLOCATORS = Registry("allocator", "ponder.allocators")
 PROCESSES = Registry("process", "ponder.processes")
 LAWS = Registry("law", "ponder.laws")
-REGISTRIES = {r.kind: r for r in (STRATEGIES, SELECTORS, VERIFIERS, MODELS, TASKS, ALLOCATORS, PROCESSES, LAWS)}
+RECIPES = Registry("recipe", "ponder.recipes")
+REGISTRIES = {
+    r.kind: r for r in (STRATEGIES, SELECTORS, VERIFIERS, MODELS, TASKS, ALLOCATORS, PROCESSES, LAWS, RECIPES)
+}
 
 REGISTRY_OF: dict[type[Any], Registry] = {}
 """Which registry builds a field annotated with a noun's base class; filled by the nouns themselves."""
@@ -271,6 +296,7 @@ task = TASKS.register
 allocator = ALLOCATORS.register
 process = PROCESSES.register
 law = LAWS.register
+recipe = RECIPES.register
 
 
 def _import_if_there(module: str) -> None:
@@ -283,7 +309,6 @@ def _import_if_there(module: str) -> None:
 
 def load_entry_points() -> None:
     """Import what other packages registered under the group `ponder`; a broken one only warns."""
-    import warnings
     from importlib.metadata import entry_points
 
     for point in entry_points(group=ENTRY_POINT_GROUP):

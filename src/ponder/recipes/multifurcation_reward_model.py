@@ -29,6 +29,7 @@ from ponder.core.candidate import Candidate
 from ponder.core.context import Context, Runtime
 from ponder.core.model import Model, Sampling
 from ponder.core.problem import Task, merged_sampling
+from ponder.core.registry import recipe
 from ponder.core.seeds import generator
 from ponder.core.state import State
 from ponder.core.verifier import Verifier
@@ -207,6 +208,10 @@ def fit_multifurcation_head(
     return arrays, {"error": best[0], "steps": best[1]}
 
 
+@recipe(
+    "multifurcation_reward_model",
+    how="sft:partial_supervision, verification:process:reward_model", where="open_ended",
+)  # fmt: skip
 async def train_multifurcation(
     model: Model,
     task: Task,

@@ -28,6 +28,7 @@ from ponder.core.context import Context, Runtime
 from ponder.core.model import Model, Sampling
 from ponder.core.problem import Problem, Task, merged_sampling
 from ponder.core.process import Process
+from ponder.core.registry import recipe
 from ponder.core.state import State
 from ponder.core.verifier import Verifier
 from ponder.errors import ParameterError, TaskError
@@ -240,6 +241,10 @@ class PrmPlan:
             raise ParameterError("train-prm", "units", self.units, allowed="an integer ≥ 0; 0 is a logistic regression")
 
 
+@recipe(
+    "process_reward_model", aliases=("train_prm",),
+    how="sft:soft_labels, verification:process:reward_model", where="reasoning",
+)  # fmt: skip
 async def train_prm(
     model: Model,
     task: Task,

@@ -22,6 +22,7 @@ import numpy as np
 
 from ponder.core.candidate import Candidate
 from ponder.core.problem import Problem
+from ponder.core.registry import recipe
 from ponder.core.seeds import generator
 from ponder.errors import ParameterError, TaskError
 from ponder.verifiers.self_evaluation import QUESTION
@@ -50,6 +51,7 @@ class SelfEvaluationExample:
     weight: float = 1.0
 
 
+@recipe("self_evaluation_data", how="sft:preference_pairs, verification:process:self_evaluation")
 def self_evaluation_examples(
     samples: Iterable[tuple[Problem, Sequence[Candidate], Sequence[float]]], *, margin: float = 0.05,
     partial: float = 0.5, seed: int = 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import warnings
@@ -20,8 +21,10 @@ from ponder.laws.intervals import bootstrap_means, paired_difference, percentile
 from ponder.laws.pass_at_k import log_spaced_k, pass_at_k
 from ponder.reports.charts import Curve, Mark, line_chart, short, swatch
 from ponder.studies.calibration import PROBABILITY, SHORTER
+from ponder.studies.difficulty import by_difficulty
 from ponder.studies.how_well import how_well
 from ponder.studies.measured import Axis, Measured, Point
+from ponder.studies.protocols import FILE as PROTOCOL
 from ponder.studies.recommend import Recommendation, largest_pool, recommend
 
 _SECRET = re.compile(r"(?i)((?:api[_-]?key|token|secret|password|authorization)\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|\S+)")
@@ -36,8 +39,11 @@ TROUBLE = {
     "cut": "samples that ended at the length limit",
     "unparsed": "samples in which no answer was found",
     "ties": "problems where the choice was between equals",
+    "leaked": "hints that held the reference answer and were discarded",
 }
 
+
+FRONT = "Pareto front"
 
 RANKING = {
     SHORTER: "fewer tokens, among outputs that ended by themselves: what first_finish relies on",
@@ -120,7 +126,10 @@ def render(data: Measured) -> str:
         baseline=redact(data.baseline.label if data.baseline.strategy != "single" else "single"),
         coverage=coverage,
         coverage_svg=None if coverage is None else _coverage_chart(coverage),
+        front=None if advice is None else advice.front,
         how_well=how_well(data, default),
+        difficulty=by_difficulty(data),
+        protocol=_protocol(data),
         default_unit=default.unit,
         costs=[_cost_row(p, advice) for p in data.points],
         dollars=any(p.row.get("cost_usd") for p in data.points),
@@ -278,6 +287,15 @@ def _difference_cell(data: Measured, point: Point, base: Point) -> dict[str, Any
     return cell
 
 
+def _protocol(data: Measured) -> dict[str, Any] | None:
+    """What `ponder protocol` found, if it was asked; None too if its file is damaged."""
+    try:
+        found = json.loads((data.folder / PROTOCOL).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"by", "parallel", "sequential"} <= set(found) else None
+
+
 def _advice(data: Measured) -> tuple[Recommendation | None, str]:
     try:
         return recommend(data), ""
@@ -308,13 +326,17 @@ def _quality_chart(data: Measured, axis: Axis, styles: Mapping[str, int], advice
     ring = None
     if advice is not None and advice.choice is not None:
         ring = (advice.choice.cost, advice.choice.accuracy)
+    if advice is not None and len(advice.front) > 1:
+        costs = [option.cost for option in advice.front]
+        values = [option.accuracy for option in advice.front]
+        curves.insert(0, Curve(FRONT, costs, values, style=7, muted=True, dashed=True))
     if not curves:
         return ""
     best = max((p for p in data.points), key=lambda p: p.accuracy)
     return line_chart(
         curves,
         title=f"Accuracy against {axis.label.lower()} per problem",
-        description=f"{len(curves)} strategies; the highest accuracy is {best.accuracy:.0%}, by {redact(best.label)}.",
+        description=f"{len(styles)} strategies; the highest accuracy is {best.accuracy:.0%}, by {redact(best.label)}.",
         x_label=f"{axis.label} per problem (logarithmic)",
         y_label="Accuracy, with 95 % interval",
         ring=ring,

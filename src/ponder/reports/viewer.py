@@ -15,13 +15,8 @@ from typing import Any
 import orjson
 
 from ponder.errors import StudyError
+from ponder.reports._local_server import local_server
 from ponder.studies.store import StoreReader
-
-_LOCAL = ("127.0.0.1", "localhost", "[::1]")
-_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 
 def page(data: dict[str, Any] | None = None) -> str:
@@ -71,43 +66,26 @@ async def serve(folder: Path, port: int = 0, started: Callable[[str], None] = la
     from aiohttp import web
 
     store = StoreReader(folder)
-    index = searches(store)
-
-    @web.middleware
-    async def guarded(request: web.Request, handler: Any) -> web.StreamResponse:
-        if request.host.rsplit(":", 1)[0] not in _LOCAL:
-            raise web.HTTPForbidden(text="only for this machine")
-        response: web.StreamResponse = await handler(request)
-        response.headers.update({"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"})
-        return response
-
-    async def home(_: web.Request) -> web.Response:
-        return web.Response(text=page(), content_type="text/html")
-
-    async def listing(_: web.Request) -> web.Response:
-        return web.Response(body=orjson.dumps(index), content_type="application/json")
-
-    async def one(request: web.Request) -> web.Response:
-        try:
-            known = index[int(request.match_info["number"])]
-        except (ValueError, IndexError):
-            raise web.HTTPNotFound(text="no such search") from None
-        tree = await asyncio.to_thread(store.tree, known["strategy"], known["budget"], known["problem"])
-        return web.Response(body=orjson.dumps(tree), content_type="application/json")
-
-    app = web.Application(middlewares=[guarded])
-    app.add_routes([web.get("/", home), web.get("/api/searches", listing), web.get("/api/searches/{number}", one)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise StudyError(f"port {port} cannot be used ({error.strerror}); give another --port") from None
-        address = runner.addresses[0]
-        started(f"http://127.0.0.1:{address[1]}/")
-        await asyncio.Event().wait()
+        index = searches(store)
+
+        async def home(_: web.Request) -> web.Response:
+            return web.Response(text=page(), content_type="text/html")
+
+        async def listing(_: web.Request) -> web.Response:
+            return web.Response(body=orjson.dumps(index), content_type="application/json")
+
+        async def one(request: web.Request) -> web.Response:
+            try:
+                known = index[int(request.match_info["number"])]
+            except (ValueError, IndexError):
+                raise web.HTTPNotFound(text="no such search") from None
+            tree = await asyncio.to_thread(store.tree, known["strategy"], known["budget"], known["problem"])
+            return web.Response(body=orjson.dumps(tree), content_type="application/json")
+
+        routes = [web.get("/", home), web.get("/api/searches", listing), web.get("/api/searches/{number}", one)]
+        async with local_server(routes, port) as url:
+            started(url)
+            await asyncio.Event().wait()
     finally:
-        await runner.cleanup()
         store.close()

@@ -32,7 +32,7 @@ _SMALL_POOL = 20
 _DEFAULT_SHARE = 0.01
 
 
-@selector("best_of_majority", aliases=("bom",), what="parallel", how="verifier")
+@selector("best_of_majority", aliases=("bom",), how="aggregation:majority:best_of_n, verification:outcome")
 @dataclass(frozen=True)
 class BestOfMajority(VotingSelector):
     """The best-rewarded of the frequent answers.

@@ -18,7 +18,7 @@ from ponder.core.selector import Ranking, VotingSelector
 from ponder.errors import VerifierError
 
 
-@selector("best_score", aliases=("best_of_n_score",), what="parallel", how="verifier")
+@selector("best_score", aliases=("best_of_n_score",), how="verification:outcome, aggregation:best_of_n")
 @dataclass(frozen=True)
 class BestScore(VotingSelector):
     """The answer with the highest score; candidates without a score (NaN) are left out and counted.

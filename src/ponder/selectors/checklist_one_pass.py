@@ -53,7 +53,7 @@ _REPAIR = """I could not read your choice. Reply with nothing but the number of 
 <best>N</best>"""
 
 
-@selector("checklist_one_pass", aliases=("chops",), what="parallel", how="judge")
+@selector("checklist_one_pass", aliases=("chops",), how="verification:outcome:judge, aggregation:best_of_n")
 @dataclass(frozen=True)
 class ChecklistOnePass(JudgedSelector):
     """A judge's choice among all candidates in one call.

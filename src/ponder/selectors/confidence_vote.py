@@ -26,7 +26,10 @@ from ponder.errors import ParameterError
 from ponder.selectors._paths import path_errors, path_probability
 
 
-@selector("confidence_vote", aliases=("deep_conf_vote",), what="parallel", how="aggregation")
+@selector(
+    "confidence_vote", aliases=("deep_conf_vote",),
+    how="verification:process:self_evaluation, aggregation:weighted", where="reasoning",
+)  # fmt: skip
 @dataclass(frozen=True)
 class ConfidenceVote(VotingSelector):
     """A vote of the confident traces.

@@ -33,7 +33,7 @@ from ponder.selectors._mbr import distinct_items, expected_utility, pure_matrix
 from ponder.selectors._utilities import LEXICAL
 
 
-@selector("cross_lingual_mbr", aliases=("xmbr", "x_mbr"), what="parallel", how="aggregation")
+@selector("cross_lingual_mbr", aliases=("xmbr", "x_mbr"), how="aggregation:weighted", where="translation, open_ended")
 @dataclass(frozen=True)
 class CrossLingualMBR(Selector):
     """The candidate in the target language that agrees best with samples in every language.

@@ -16,7 +16,7 @@ from ponder.core.registry import selector
 from ponder.core.selector import Ranking, VotingSelector
 
 
-@selector("first", what="parallel", how="baseline")
+@selector("first", how="aggregation")
 @dataclass(frozen=True)
 class First(VotingSelector):
     """The earliest draw that has an answer; with k > 1 the first k different answers."""

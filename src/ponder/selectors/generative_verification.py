@@ -31,7 +31,10 @@ from ponder.selectors._judge import needs_context
 _SCORE = "generative_verification"
 
 
-@selector("generative_verification", aliases=("genrm",), what="parallel", how="verifier")
+@selector(
+    "generative_verification", aliases=("genrm",),
+    how="verification:outcome:judge, aggregation:best_of_n:weighted", where="reasoning",
+)  # fmt: skip
 @dataclass(frozen=True)
 class GenerativeVerificationSelector(VotingSelector):
     """The solution that generated verdicts accept most.

@@ -68,7 +68,10 @@ def parse_better(reply: str) -> float | None:
     return {"a": 1.0, "b": 0.0}.get(found[-1].lower(), 0.5)
 
 
-@selector("judge_tournament", aliases=("judge_pairwise", "pairwise"), what="parallel", how="judge")
+@selector(
+    "judge_tournament", aliases=("judge_pairwise", "pairwise"),
+    how="verification:outcome:judge, aggregation:best_of_n",
+)  # fmt: skip
 @dataclass(frozen=True)
 class JudgeTournament(JudgedSelector):
     """The winner of pairwise comparisons by a judge.

@@ -17,7 +17,7 @@ from ponder.core.registry import selector
 from ponder.core.selector import Ranking, VotingSelector
 
 
-@selector("majority", aliases=("self_consistency",), what="parallel", how="aggregation")
+@selector("majority", aliases=("self_consistency",), how="aggregation:majority")
 @dataclass(frozen=True)
 class Majority(VotingSelector):
     """The most frequent answer; its confidence is its share of the valid samples."""

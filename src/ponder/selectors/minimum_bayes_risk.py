@@ -29,7 +29,7 @@ from ponder.selectors._mbr import distinct_items, expected_utility, pure_matrix
 from ponder.selectors._paths import path_errors, path_probability
 
 
-@selector("minimum_bayes_risk", aliases=("mbr",), what="parallel", how="aggregation")
+@selector("minimum_bayes_risk", aliases=("mbr",), how="aggregation:weighted")
 @dataclass(frozen=True)
 class MinimumBayesRisk(VotingSelector):
     """The candidate with the highest expected utility.

@@ -20,7 +20,7 @@ from ponder.core.selector import SUMMED, Ranking, VotingSelector
 from ponder.selectors._paths import path_errors, path_probability
 
 
-@selector("perplexity_consistency", aliases=("pc",), what="parallel", how="aggregation")
+@selector("perplexity_consistency", aliases=("pc",), how="aggregation:weighted", where="reasoning")
 @dataclass(frozen=True)
 class PerplexityConsistency(VotingSelector):
     """The answer whose distinct paths are most probable together.

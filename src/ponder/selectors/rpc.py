@@ -31,7 +31,7 @@ _EQUAL = 1e-9
 _SEPARATION = 0.5
 
 
-@selector("rpc", aliases=("reasoning_pruning_perplexity_consistency",), what="parallel", how="aggregation")
+@selector("rpc", aliases=("reasoning_pruning_perplexity_consistency",), how="aggregation:weighted", where="reasoning")
 @dataclass(frozen=True)
 class RPC(VotingSelector):
     """The answer whose distinct, unpruned paths are most probable together.

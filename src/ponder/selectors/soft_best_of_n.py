@@ -24,7 +24,7 @@ from ponder.core.selector import Ranking, Selection, VotingSelector
 from ponder.errors import ParameterError, VerifierError
 
 
-@selector("soft_best_of_n", aliases=("soft_bon",), what="parallel", how="verifier")
+@selector("soft_best_of_n", aliases=("soft_bon",), how="verification:outcome, aggregation:best_of_n")
 @dataclass(frozen=True)
 class SoftBestOfN(VotingSelector):
     """A draw in proportion to exp(beta · score); beta = inf is `best_score`, beta = 0 a uniform draw.

@@ -18,7 +18,7 @@ from ponder.core.registry import selector
 from ponder.core.selector import SUMMED, Ranking, VotingSelector
 
 
-@selector("two_stage_vote", what="parallel", how="aggregation")
+@selector("two_stage_vote", how="aggregation:majority")
 @dataclass(frozen=True)
 class TwoStageVote(VotingSelector):
     """One vote per temperature; samples of unknown temperature vote together.

@@ -47,7 +47,7 @@ _RESPONSE = re.compile(r"\bresponse\W{0,4}(\d+)(?![\d]|[.,]\d)", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\d.,\-])(\d+)(?![\d]|[.,]\d)")
 
 
-@selector("universal_self_consistency", aliases=("usc",), what="parallel", how="judge")
+@selector("universal_self_consistency", aliases=("usc",), how="verification:outcome:judge, aggregation:majority")
 @dataclass(frozen=True)
 class UniversalSelfConsistency(JudgedSelector):
     """The response that a model finds most consistent with the others; for free-form outputs.

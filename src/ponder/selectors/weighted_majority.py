@@ -26,7 +26,10 @@ _LARGEST = 1e300
 """Infinite scores are taken as this, so that sums and ratios stay numbers."""
 
 
-@selector("weighted_majority", aliases=("weighted_self_consistency",), what="parallel", how="aggregation")
+@selector(
+    "weighted_majority", aliases=("weighted_self_consistency",),
+    how="verification:outcome, aggregation:weighted:majority",
+)  # fmt: skip
 @dataclass(frozen=True)
 class WeightedMajority(VotingSelector):
     """The answer with the heaviest samples.

@@ -27,7 +27,7 @@ from ponder.errors import ParameterError, VerifierError
 from ponder.strategies._frontier import Frontier, expansions_for
 
 
-@strategy("a_star", aliases=("a_star_decoding",), what="search", how="verifier")
+@strategy("a_star", aliases=("a_star_decoding",), what="hybrid", how="search:a_star, verification:process")
 @dataclass(frozen=True)
 class AStar(Strategy):
     """Extend the node with the smallest cost so far plus estimated cost to come.

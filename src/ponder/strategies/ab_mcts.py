@@ -40,7 +40,10 @@ _PRUNE_FROM, _PRUNE_SHARE = 4, 0.75
 """Variant m leaves a sub-tree of so many nodes of which such a share score the same."""
 
 
-@strategy("ab_mcts", aliases=("adaptive_branching_mcts",), what="search", how="verifier")
+@strategy(
+    "ab_mcts", aliases=("adaptive_branching_mcts",),
+    what="hybrid", how="search:mcts, stimulation:prompt, verification:outcome",
+)  # fmt: skip
 @dataclass(frozen=True)
 class ABMCTS(Strategy):
     """Search a tree of whole answers, wider or deeper as the scores suggest.

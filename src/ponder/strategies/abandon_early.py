@@ -23,7 +23,7 @@ from ponder.strategies._turns import Wrapping, in_turns
 ABANDONED = "abandoned"
 
 
-@strategy("abandon_early", what="parallel", how="early stopping")
+@strategy("abandon_early", what="parallel", how="verification:outcome", where="any")
 @dataclass(frozen=True)
 class AbandonEarly(Wrapping):
     """Sample until one is accepted, or until being solved within `n` is too unlikely.

@@ -27,7 +27,7 @@ from ponder.errors import ParameterError
 DEFAULT_THRESHOLDS = {"beta": 0.95, "share": 0.8, "entropy": 0.75, "dirichlet": 0.95}
 
 
-@strategy("adaptive_consistency", aliases=("asc",), what="parallel", how="early stopping")
+@strategy("adaptive_consistency", aliases=("asc",), what="parallel", how="stimulation:repetition, aggregation:majority")
 @dataclass(frozen=True)
 class AdaptiveConsistency(Strategy):
     """Vote, but stop as soon as the vote is as good as decided.

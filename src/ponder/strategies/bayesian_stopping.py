@@ -22,7 +22,7 @@ from ponder.errors import ParameterError
 from ponder.strategies._turns import Wrapping, in_turns
 
 
-@strategy("bayesian_stopping", what="parallel", how="early stopping")
+@strategy("bayesian_stopping", what="parallel", how="aggregation", where="any")
 @dataclass(frozen=True)
 class BayesianStopping(Wrapping):
     """Vote over at most `n` samples, but stop when the vote's leader is likely to stay.

@@ -26,7 +26,7 @@ from ponder.core.strategy import Result
 from ponder.strategies._beam import Beam, run_beam
 
 
-@strategy("beam_search", aliases=("beam",), what="search", how="verifier")
+@strategy("beam_search", aliases=("beam",), what="hybrid", how="search:beam, verification:process")
 @dataclass(frozen=True)
 class BeamSearch(Beam):
     """Keep the best `keep` prefixes of `n` at every level.

@@ -26,7 +26,7 @@ from ponder.errors import ParameterError
 from ponder.strategies._frontier import Frontier, expansions_for
 
 
-@strategy("best_first", aliases=("best_first_search",), what="search", how="verifier")
+@strategy("best_first", aliases=("best_first_search",), what="hybrid", how="search:best_first, verification:process")
 @dataclass(frozen=True)
 class BestFirst(Strategy):
     """Extend the best open node until a finished output comes to the front.

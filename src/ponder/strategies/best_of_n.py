@@ -21,7 +21,7 @@ from ponder.core.verifier import Verifier
 from ponder.errors import ParameterError
 
 
-@strategy("best_of_n", aliases=("bon",), what="parallel", how="verifier")
+@strategy("best_of_n", aliases=("bon",), what="parallel", how="verification:outcome, aggregation:best_of_n")
 @dataclass(frozen=True)
 class BestOfN(Strategy):
     """Draw `n` outputs and keep the best-scored one.

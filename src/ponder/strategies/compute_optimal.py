@@ -30,7 +30,7 @@ from ponder.errors import ParameterError, StudyError
 _PLAIN = "repeated_sampling | majority"
 
 
-@strategy("compute_optimal", what="parallel,search", how="difficulty")
+@strategy("compute_optimal", what="parallel, hybrid", how="search, verification", where="any")
 @dataclass(frozen=True)
 class ComputeOptimal(Strategy):
     """Use what suits the problem's difficulty.

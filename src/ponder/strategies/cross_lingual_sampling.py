@@ -22,7 +22,10 @@ from ponder.core.strategy import Result, Strategy
 from ponder.errors import ParameterError
 
 
-@strategy("cross_lingual_sampling", aliases=("xmbr_sampling",), what="parallel", how="sampling")
+@strategy(
+    "cross_lingual_sampling", aliases=("xmbr_sampling",),
+    what="parallel", how="stimulation:prompt:repetition", where="translation, open_ended",
+)  # fmt: skip
 @dataclass(frozen=True)
 class CrossLingualSampling(Strategy):
     """Draw `n` outputs in the prompt's language and `evidence` ones in another.

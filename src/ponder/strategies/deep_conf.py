@@ -36,7 +36,10 @@ _ROUNDING = 1e-9
 """Sums of confidences depend a little on the order of adding."""
 
 
-@strategy("deep_conf", aliases=("deepconf",), what="parallel", how="early stopping")
+@strategy(
+    "deep_conf", aliases=("deepconf",),
+    what="parallel", how="verification:process:self_evaluation, aggregation:weighted", where="reasoning",
+)  # fmt: skip
 @dataclass(frozen=True)
 class DeepConf(Strategy):
     """Vote among confident traces and stop the others early.

@@ -43,7 +43,13 @@ _FREE_WALKS = 20
 """Walks in a row that may end at outputs already known."""
 
 
-@strategy("diffusion_tree_sampling", aliases=("dts_sampling",), what="search", how="sampling")
+@strategy(
+    "diffusion_tree_sampling",
+    aliases=("dts_sampling",),
+    what="hybrid",
+    how="search:mcts",
+    where="generation_image, reasoning",
+)
 @dataclass(frozen=True)
 class DiffusionTreeSampling(Strategy):
     """Sample p(x)·exp(λ·reward(x)), or search for the best x, by a tree that is kept.

@@ -27,7 +27,7 @@ from ponder.core.verifier import Verifier
 from ponder.errors import ParameterError
 
 
-@strategy("dvts", aliases=("diverse_verifier_tree_search",), what="search", how="verifier")
+@strategy("dvts", aliases=("diverse_verifier_tree_search",), what="hybrid", how="search:beam, verification:process")
 @dataclass(frozen=True)
 class DVTS(Strategy):
     """`n / branch` sub-trees, each of which follows its best-scored step.

@@ -36,7 +36,10 @@ VARIANTS = ("plain", "cool(temperature=0.4)", "warm(temperature=1.1)", 'careful(
 """Settings for a model without a router."""
 
 
-@strategy("dynamic_experts", aliases=("des", "dynamic_experts_search"), what="search", how="verifier")
+@strategy(
+    "dynamic_experts", aliases=("des", "dynamic_experts_search"),
+    what="hybrid", how="search:beam, verification:process, stimulation:mixture",
+)  # fmt: skip
 @dataclass(frozen=True)
 class DynamicExperts(Beam):
     """A beam in which every prefix keeps the setting that its first step was drawn with.

@@ -23,7 +23,10 @@ from ponder.core.strategy import Result, Strategy
 from ponder.errors import ParameterError
 
 
-@strategy("early_stopping_consistency", aliases=("esc",), what="parallel", how="early stopping")
+@strategy(
+    "early_stopping_consistency", aliases=("esc",),
+    what="parallel", how="stimulation:repetition, aggregation:majority",
+)  # fmt: skip
 @dataclass(frozen=True)
 class EarlyStoppingConsistency(Strategy):
     """Vote, but stop at the first unanimous window.

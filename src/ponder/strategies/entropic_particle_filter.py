@@ -70,7 +70,7 @@ def annealing_temperature(
     return max(1.0, _EXPLORATION - progress)
 
 
-@strategy("entropic_particle_filter", aliases=("epf",), what="search", how="sampling")
+@strategy("entropic_particle_filter", aliases=("epf",), what="hybrid", how="search:particle, verification:process")
 @dataclass(frozen=True)
 class EntropicParticleFilter(Strategy):
     """A particle filter that keeps its particles diverse while scores are early and over-confident.

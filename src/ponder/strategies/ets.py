@@ -88,7 +88,7 @@ def one_per_cluster(counts: Ints, kept: Bools, clusters: Ints, scores: Floats) -
     return counts
 
 
-@strategy("ets", aliases=("efficient_tree_search",), what="search", how="verifier")
+@strategy("ets", aliases=("efficient_tree_search",), what="hybrid", how="search:beam, verification:process")
 @dataclass(frozen=True)
 class ETS(RewardBalanced):
     """REBASE that drops leaves whose own path costs more cache than they are worth.

@@ -40,7 +40,13 @@ _SHARES = (0.0, 0.4, 0.6, 0.8)
 """Of the timesteps, where the evolution schedule is not given: that of the paper's Stable Diffusion runs."""
 
 
-@strategy("evo_search", aliases=("evosearch",), what="search", how="verifier")
+@strategy(
+    "evo_search",
+    aliases=("evosearch",),
+    what="hybrid",
+    how="search:evolutionary",
+    where="generation_image, generation_video",
+)
 @dataclass(frozen=True)
 class EvoSearch(Strategy):
     """Evolve noises, then the states on the way to the data.

@@ -29,7 +29,10 @@ from ponder.core.strategy import Result, Strategy
 from ponder.errors import ParameterError
 
 
-@strategy("first_finish", aliases=("first_finish_search", "ffs"), what="parallel", how="early stopping")
+@strategy(
+    "first_finish", aliases=("first_finish_search", "ffs"),
+    what="parallel", how="stimulation:repetition, aggregation:majority",
+)  # fmt: skip
 @dataclass(frozen=True)
 class FirstFinish(Strategy):
     """Race `n` draws and vote among the first `k` to finish.

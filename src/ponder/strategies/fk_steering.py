@@ -36,7 +36,10 @@ from ponder.strategies._particles import Filter, Final, check_particles, filter_
 Steering = Literal["difference", "max", "add"]
 
 
-@strategy("fk_steering", aliases=("fk",), what="search", how="sampling")
+@strategy(
+    "fk_steering", aliases=("fk",),
+    what="hybrid", how="search:particle, verification:process", where="generation_image",
+)  # fmt: skip
 @dataclass(frozen=True)
 class FKSteering(Strategy):
     """Steer `n` particles towards high rewards.

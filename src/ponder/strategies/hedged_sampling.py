@@ -23,7 +23,7 @@ from ponder.core.strategy import Result, Strategy
 from ponder.errors import ParameterError
 
 
-@strategy("hedged_sampling", aliases=("hedged",), what="parallel", how="sampling")
+@strategy("hedged_sampling", aliases=("hedged",), what="parallel", how="stimulation:decode:repetition")
 @dataclass(frozen=True)
 class HedgedSampling(Strategy):
     """Draw greedily once and `n - 1` times at random; a selector makes the choice.

@@ -33,7 +33,10 @@ from ponder.strategies._critique import ask, filled
 from ponder.strategies.self_refine import PROMPT
 
 
-@strategy("iterative_agent_decoding", aliases=("iad",), what="sequential", how="verifier")
+@strategy(
+    "iterative_agent_decoding", aliases=("iad",),
+    what="hybrid", how="stimulation:prompt, verification:outcome", where="agents, code, general",
+)  # fmt: skip
 @dataclass(frozen=True)
 class IterativeAgentDecoding(Strategy):
     """Draw in rounds, each knowing the best and the worst attempt so far.

@@ -26,7 +26,7 @@ from ponder.errors import ParameterError
 from ponder.strategies._beam import Beam, run_beam
 
 
-@strategy("lookahead_search", aliases=("lookahead",), what="search", how="verifier")
+@strategy("lookahead_search", aliases=("lookahead",), what="hybrid", how="search:lookahead:beam, verification:process")
 @dataclass(frozen=True)
 class LookaheadSearch(Beam):
     """Keep the prefixes whose greedy continuations score best.

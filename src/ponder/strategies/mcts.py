@@ -44,7 +44,7 @@ _CONCENTRATION = 0.3
 """Of the root noise."""
 
 
-@strategy("mcts", aliases=("uct", "monte_carlo_tree_search"), what="search", how="verifier")
+@strategy("mcts", aliases=("uct", "monte_carlo_tree_search"), what="hybrid", how="search:mcts, verification:process")
 @dataclass(frozen=True)
 class MCTS(Strategy):
     """Search a tree of steps by upper confidence bounds.

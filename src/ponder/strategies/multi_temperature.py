@@ -36,7 +36,10 @@ REDUCED_GRID = (GRID[0], *GRID[4:])
 """Without 0.1, 0.2 and 0.3, which solved nothing more on Qwen3."""
 
 
-@strategy("multi_temperature", aliases=("temperature_scaling",), what="parallel", how="sampling")
+@strategy(
+    "multi_temperature", aliases=("temperature_scaling",),
+    what="parallel", how="stimulation:decode:repetition, aggregation:majority",
+)  # fmt: skip
 @dataclass(frozen=True)
 class MultiTemperature(Strategy):
     """Draw `n` outputs over a grid of temperatures.

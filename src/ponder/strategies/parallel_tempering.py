@@ -36,7 +36,7 @@ from ponder.strategies._particles import (
 )
 
 
-@strategy("parallel_tempering", aliases=("pt",), what="search", how="sampling")
+@strategy("parallel_tempering", aliases=("pt",), what="hybrid", how="search:particle, verification:process")
 @dataclass(frozen=True)
 class ParallelTempering(Strategy):
     """Particle Gibbs at several temperatures, with exchanges between neighbours.

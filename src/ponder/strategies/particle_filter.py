@@ -34,7 +34,10 @@ from ponder.strategies._particles import (
 )
 
 
-@strategy("particle_filter", aliases=("pf", "particle_filtering"), what="search", how="sampling")
+@strategy(
+    "particle_filter", aliases=("pf", "particle_filtering"),
+    what="hybrid", how="search:particle, verification:process",
+)  # fmt: skip
 @dataclass(frozen=True)
 class ParticleFilter(Strategy):
     """Grow `n` particles and resample them by their scores.

@@ -38,7 +38,7 @@ from ponder.strategies._particles import (
 )
 
 
-@strategy("particle_gibbs", aliases=("pg",), what="search", how="sampling")
+@strategy("particle_gibbs", aliases=("pg",), what="hybrid", how="search:particle, verification:process")
 @dataclass(frozen=True)
 class ParticleGibbs(Strategy):
     """`sweeps` conditional particle filters of n / sweeps particles each.

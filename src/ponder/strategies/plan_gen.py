@@ -55,7 +55,7 @@ Rate each way from 0 (useless) to 1 (best), one a line, in the form
 way: number"""
 
 
-@strategy("plan_gen", what="search", how="verifier")
+@strategy("plan_gen", what="hybrid", how="search:beam:tree, verification:outcome:judge", where="agents, math, science")
 @dataclass(frozen=True)
 class PlanGen(Strategy):
     """Check, and choose by a bandit what tries next.

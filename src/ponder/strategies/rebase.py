@@ -23,7 +23,7 @@ from ponder.strategies._rebase import RewardBalanced, rebase_counts, run_rebase
 __all__ = ["Rebase", "rebase_counts"]
 
 
-@strategy("rebase", aliases=("reward_balanced_search",), what="search", how="verifier")
+@strategy("rebase", aliases=("reward_balanced_search",), what="hybrid", how="search:beam, verification:process")
 @dataclass(frozen=True)
 class Rebase(RewardBalanced):
     """A tree of width `n` in which better-scored nodes get more children.

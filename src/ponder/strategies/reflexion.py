@@ -42,7 +42,10 @@ What the check said:
 In one or two sentences, say what went wrong and what to do differently next time. Do not solve the problem here."""
 
 
-@strategy("reflexion", what="sequential", how="verifier")
+@strategy(
+    "reflexion",
+    what="sequential", how="stimulation:prompt, verification:outcome", where="agents, code, knowledge, reasoning",
+)  # fmt: skip
 @dataclass(frozen=True)
 class Reflexion(Strategy):
     """Try, and try again with notes on what went wrong.

@@ -18,7 +18,7 @@ from ponder.core.strategy import Result, Strategy
 from ponder.errors import ParameterError
 
 
-@strategy("repeated_sampling", aliases=("large_language_monkeys",), what="parallel", how="sampling")
+@strategy("repeated_sampling", aliases=("large_language_monkeys",), what="parallel", how="stimulation:repetition")
 @dataclass(frozen=True)
 class RepeatedSampling(Strategy):
     """Draw `n` outputs.

@@ -24,7 +24,7 @@ from ponder.errors import ParameterError
 from ponder.ledger.spend import Spend
 
 
-@strategy("resample_until", aliases=("resample_until_accepted",), what="parallel", how="verifier")
+@strategy("resample_until", aliases=("resample_until_accepted",), what="parallel", how="verification:outcome")
 @dataclass(frozen=True)
 class ResampleUntil(Strategy):
     """Draw until `verifier` accepts, at most `n` times; else abstain.

@@ -31,7 +31,10 @@ from ponder.core.verifier import NextStepVerifier, Verifier
 from ponder.errors import ParameterError
 
 
-@strategy("saffron", aliases=("multifurcation_search",), what="search", how="verifier")
+@strategy(
+    "saffron", aliases=("multifurcation_search",),
+    what="hybrid", how="search:beam, verification:process:reward_model", where="open_ended",
+)  # fmt: skip
 @dataclass(frozen=True)
 class Saffron(Strategy):
     """Token by token, keep the `n` prefixes that the reward model likes best among those the policy finds likely.

@@ -32,7 +32,13 @@ from ponder.ledger.spend import Spend
 from ponder.processes.denoising import Denoising, denoising_of
 
 
-@strategy("search_over_paths", aliases=("paths",), what="search", how="verifier")
+@strategy(
+    "search_over_paths",
+    aliases=("paths",),
+    what="hybrid",
+    how="search:beam",
+    where="generation_image, generation_video",
+)
 @dataclass(frozen=True)
 class SearchOverPaths(Strategy):
     """Renoise and denoise again, keeping the best paths.

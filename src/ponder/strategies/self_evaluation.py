@@ -32,7 +32,10 @@ from ponder.errors import ParameterError
 from ponder.ledger.spend import Spend
 
 
-@strategy("self_evaluation", aliases=("adaptive_sampling",), what="parallel", how="early stopping")
+@strategy(
+    "self_evaluation", aliases=("adaptive_sampling",),
+    what="parallel", how="stimulation:repetition, verification:outcome:process:self_evaluation",
+)  # fmt: skip
 @dataclass(frozen=True)
 class SelfEvaluation(Strategy):
     """Sample adaptively, or prune early, by a score of how good an output is for this problem.

@@ -41,7 +41,7 @@ Verdict: No
 if the answer should be written again."""
 
 
-@strategy("self_refine", what="sequential", how="critique")
+@strategy("self_refine", what="sequential", how="stimulation:prompt, verification:outcome:self_evaluation")
 @dataclass(frozen=True)
 class SelfRefine(Strategy):
     """Answer, criticise, answer again.

@@ -29,7 +29,10 @@ from ponder.core.verifier import Verifier
 from ponder.errors import ParameterError
 
 
-@strategy("sequential_revisions", aliases=("revisions",), what="sequential", how="verifier")
+@strategy(
+    "sequential_revisions", aliases=("revisions",),
+    what="sequential", how="stimulation:prompt, verification:outcome",
+)  # fmt: skip
 @dataclass(frozen=True)
 class SequentialRevisions(Strategy):
     """Revise in parallel chains.

@@ -15,7 +15,7 @@ from ponder.core.strategy import Result, Strategy
 from ponder.errors import ParameterError
 
 
-@strategy("single", what="parallel", how="none")
+@strategy("single", what="parallel", how="stimulation:decode")
 @dataclass(frozen=True)
 class Single(Strategy):
     """Draw one output and return it.

@@ -26,7 +26,7 @@ from ponder.errors import ParameterError
 from ponder.strategies._turns import Wrapping, in_turns
 
 
-@strategy("stop_at_saturation", what="parallel", how="early stopping")
+@strategy("stop_at_saturation", what="parallel", how="aggregation, verification:outcome", where="any")
 @dataclass(frozen=True)
 class StopAtSaturation(Wrapping):
     """Sample until the posterior-mean gain of the next sample is at most ε.

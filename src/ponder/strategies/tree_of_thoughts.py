@@ -34,7 +34,7 @@ from ponder.errors import CapabilityError, ParameterError
 from ponder.strategies._frontier import expansions_for
 
 
-@strategy("tree_of_thoughts", aliases=("tot",), what="search", how="verifier")
+@strategy("tree_of_thoughts", aliases=("tot",), what="hybrid", how="search:tree, verification:process")
 @dataclass(frozen=True)
 class TreeOfThoughts(Strategy):
     """Search over thoughts that are judged before they are continued.

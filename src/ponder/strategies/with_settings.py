@@ -22,7 +22,7 @@ PROMPTS = {
 """Ways of asking that have a name."""
 
 
-@strategy("with_settings", what="parallel", how="sampling")
+@strategy("with_settings", what="parallel", how="stimulation:decode:prompt")
 @dataclass(frozen=True)
 class WithSettings(Strategy):
     """Run `strategy` with these settings over the study's.

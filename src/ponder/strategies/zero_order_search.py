@@ -31,7 +31,10 @@ from ponder.ledger.spend import Spend
 from ponder.processes.denoising import denoising_of
 
 
-@strategy("zero_order_search", aliases=("zo",), what="search", how="verifier")
+@strategy(
+    "zero_order_search", aliases=("zo",),
+    what="hybrid", how="search:evolutionary, verification:outcome", where="generation_image",
+)  # fmt: skip
 @dataclass(frozen=True)
 class ZeroOrderSearch(Strategy):
     """Move the starting noise to the best of its neighbours, round after round.

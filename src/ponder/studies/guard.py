@@ -54,11 +54,15 @@ class StudyRuntime(Runtime):
         limits: hard limits over the whole study; `seconds` count from this run's start.
         already: what earlier runs of the study have spent.
         stop: why the study cannot go on, once that is known.
+        watched: whether somebody wants to know `spent` although nothing limits it.
+        spent: what this run's fresh calls have cost, if the study is limited or watched.
     """
 
     limits: Budget = field(default_factory=Budget)
     already: Spend = field(default_factory=Spend)
     stop: Exception | None = None
+    watched: bool = False
+    spent: Spend = field(default_factory=Spend)
 
     def __post_init__(self) -> None:
         self.session = SessionCache(self.cache)
@@ -104,15 +108,16 @@ class StudyRuntime(Runtime):
         return self.study_meter.reserve(worst)
 
     def landed(self, model: Model, request: Request, index: int, completion: Completion) -> Spend:
-        """Take note of a fresh completion; returns what it cost, if the study has limits.
+        """Take note of a fresh completion; returns what it cost, if the study has limits or is watched.
 
         Raises:
             StudyError: too many in a row were lost.
         """
         cost = Spend()
-        if self.study_meter.limited:
+        if self.study_meter.limited or self.watched:
             price = self.prices.of(model)
             cost = completion_spend(completion, prompt_length=0, shape=None, price=price, verifying=False)
+            self.spent = self.spent + cost
         if completion.error is None:
             self._lost.clear()
             return cost

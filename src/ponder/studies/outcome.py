@@ -35,6 +35,7 @@ class Outcome:
         failures: the first few, as `stage: message`.
         confidence: the selector's in its choice; None if it has none.
         measures: how well scores, length and probability tell right candidates from wrong ones.
+        leaked: hints that held the reference answer and were discarded.
     """
 
     correct: bool
@@ -51,6 +52,7 @@ class Outcome:
     failures: tuple[str, ...] = ()
     confidence: float | None = None
     measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    leaked: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the store."""
@@ -96,6 +98,7 @@ def grade_result(result: Result, task: Task) -> Outcome:
         failures=tuple(f"{f.stage}: {f.message}"[:300] for f in failures[:_EXAMPLES]),
         confidence=result.selection.confidence if result.selection else None,
         measures=measures(result.candidates, graded),
+        leaked=int(result.details.get("leaked_hints", 0)),
     )
 
 

@@ -24,6 +24,7 @@ from ponder.core.problem import Task
 from ponder.core.registry import MODELS, TASKS, VERIFIERS
 from ponder.core.seeds import generator
 from ponder.core.strategy import Strategy, parse_strategy
+from ponder.core.taxonomy import TagFilter
 from ponder.errors import CapabilityError, ParameterError, TaskError
 from ponder.laws.intervals import percentiles, wilson_interval
 from ponder.studies.measured import ORACLE
@@ -247,7 +248,8 @@ def default_candidates(model: Model, verifiers: Sequence[str] = (), process: str
         judge = str(verifier)
         out += [f"best_of_n(verifier={judge})", f"best_of_n(verifier={judge}) | weighted_majority"]
         scores_steps = (
-            VERIFIERS.entry(verifier.name).tags.get("kind") == "process" or verifier.name == "log_probability"
+            TagFilter((("how", "verification:process"),)).fits(VERIFIERS.entry(verifier.name).tags)
+            or verifier.name == "log_probability"
         )
         if scores_steps and (own_steps or model.capabilities.prefix is not False):
             out += [f"{name}(verifier={judge})" for name in ("beam_search", "dvts", "rebase")]

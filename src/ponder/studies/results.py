@@ -98,6 +98,7 @@ def make_row(
         "cut": sum(o.cut for o in outcomes),
         "unparsed": sum(o.unparsed for o in outcomes),
         "ties": sum(o.tie for o in outcomes),
+        "leaked": sum(o.leaked for o in outcomes),
         "candidates": sum(o.drawn for o in outcomes),
         "calibration": confidence_table([o.confidence for o in outcomes], [o.correct for o in outcomes]),
         "measures": measure_table([o.measures for o in outcomes]),

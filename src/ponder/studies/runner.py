@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ponder.api import build_process, check_capabilities, default_sampling, run_sync
 from ponder.core.allocator import Allocator
@@ -63,6 +63,14 @@ class Progress(Protocol):
 
     def finished(self, series: Series, outcome: Outcome, replayed: bool) -> None:
         """One problem of one row is done."""
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """Progress that also looks at what is spent."""
+
+    def watch(self, runtime: StudyRuntime) -> None:
+        """The study's shared parts, before it starts."""
 
 
 class Silent:
@@ -252,6 +260,9 @@ class _Run:
         self.allocated = [(a.with_samples(k), Series(str(a), k)) for a, k in study.allocator_rows()]
         self.series = [series for _, series in (*plain, *self.allocated)]
         self.warnings = list(prepared.warnings)
+        if isinstance(progress, Watcher):
+            self.runtime.watched = True
+            progress.watch(self.runtime)
 
     async def start(self, check: bool) -> StudyResults:
         """Probe the model and the verifiers if asked to, then run."""

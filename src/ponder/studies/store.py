@@ -17,7 +17,7 @@ import struct
 import threading
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +285,20 @@ class StoreReader:
         query = "SELECT data FROM trees WHERE strategy = ? AND budget = ? AND problem = ?"
         row = self._db.execute(query, (strategy, budget, problem)).fetchone()
         return None if row is None else dict(_loads(zlib.decompress(row[0])))
+
+    def outcomes(self, known: Container[tuple[str, int, str]] = ()) -> Iterator[tuple[str, int, str, dict[str, Any]]]:
+        """Strategy, budget, problem and outcome of every stored outcome that is not known yet."""
+        for key in self._db.execute("SELECT strategy, budget, problem FROM outcomes").fetchall():
+            if key not in known:
+                query = "SELECT data FROM outcomes WHERE strategy = ? AND budget = ? AND problem = ?"
+                row = self._db.execute(query, key).fetchone()
+                if row is not None:
+                    yield *key, orjson.loads(row[0])
+
+    def draws(self, after: int = 0) -> Iterator[tuple[int, Completion]]:
+        """Stored completions with their numbers, in the order in which they came, from the one after `after`."""
+        for number, data in self._db.execute("SELECT rowid, data FROM draws WHERE rowid > ? ORDER BY rowid", (after,)):
+            yield number, decode(data)
 
     async def put(self, items: Sequence[tuple[bytes, Completion]]) -> None:
         """Keep nothing: a verifier that is asked anew is asked anew the next time, too."""

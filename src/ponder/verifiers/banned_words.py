@@ -20,7 +20,7 @@ from ponder.core.verifier import NextStepVerifier, Scorable, output_of
 from ponder.errors import ParameterError
 
 
-@verifier("banned_words", kind="process")
+@verifier("banned_words", how="verification:process:rule", where="open_ended")
 @dataclass(frozen=True)
 class BannedWords(NextStepVerifier):
     """1 for a text without banned words, 0 for one with any.

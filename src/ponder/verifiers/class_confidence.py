@@ -18,7 +18,7 @@ from ponder.core.verifier import Scorable, Verifier, output_of
 from ponder.errors import VerifierError
 
 
-@verifier("class_confidence", kind="process")
+@verifier("class_confidence", how="verification:process:reward_model", where="generation_image")
 @dataclass(frozen=True)
 class ClassConfidence(Verifier):
     """Probability of the asked digit, in [0, 1], by a classifier that has seen the model's half of the data.

@@ -11,7 +11,7 @@ from ponder.core.registry import verifier
 from ponder.core.verifier import Scorable, Verifier
 
 
-@verifier("constant", kind="control")
+@verifier("constant")
 @dataclass(frozen=True)
 class Constant(Verifier):
     """Gives `value` to every item.

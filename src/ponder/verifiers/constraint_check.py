@@ -49,7 +49,10 @@ where N is a whole number from -100 (nothing is met) to 100 (everything is met).
 _SCORE = re.compile(r"score\W{0,6}?([-−+]?\d+)", re.IGNORECASE)
 
 
-@verifier("constraint_check", aliases=("plan_gen_verifier",), kind="outcome")
+@verifier(
+    "constraint_check", aliases=("plan_gen_verifier",),
+    how="verification:outcome:judge", where="agents, math, science",
+)  # fmt: skip
 @dataclass(frozen=True)
 class ConstraintCheck(Verifier):
     """Rates outputs against the problem's constraints, from 0 (reward -100) to 1 (reward 100).

@@ -52,7 +52,7 @@ _TOKEN = re.compile(r"\d+(?:\.\d+)?|[-+*/()=]")
 _EMPTY: Frame = (0, None, "+")
 
 
-@verifier("countdown_steps", aliases=("countdown_prm",), kind="process")
+@verifier("countdown_steps", aliases=("countdown_prm",), how="verification:process:rule", where="math, game")
 @dataclass(frozen=True)
 class CountdownSteps(NoisyTruth):
     """1 while the target can still be reached, 0 from the first step after which it cannot; errors as dialled in.

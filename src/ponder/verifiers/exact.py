@@ -15,7 +15,7 @@ from ponder.core.verifier import Scorable, Verifier, output_of
 from ponder.errors import ParameterError
 
 
-@verifier("exact", aliases=("oracle",), kind="outcome")
+@verifier("exact", aliases=("oracle",), how="verification:outcome:rule")
 @dataclass(frozen=True)
 class Exact(Verifier):
     """The task's own grade in [0, 1]."""

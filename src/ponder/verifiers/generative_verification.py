@@ -51,7 +51,7 @@ _BAD = re.compile(
 _GOOD = re.compile(r"\b(?:correct|right|valid|true)\b", re.IGNORECASE)
 
 
-@verifier("generative_verification", aliases=("genrm",), kind="outcome")
+@verifier("generative_verification", aliases=("genrm",), how="verification:outcome:judge", where="reasoning")
 @dataclass(frozen=True)
 class GenerativeVerification(Verifier):
     """The share of verification chains that accept the solution, in [0, 1].

@@ -20,7 +20,7 @@ from ponder.models.gmm import Gmm
 from ponder.processes.denoising import denoising_of
 
 
-@verifier("gmm_reward", kind="process")
+@verifier("gmm_reward", how="verification:process:rule", where="simulation")
 @dataclass(frozen=True)
 class GmmReward(Verifier):
     """r(x) of finished states and r(x̂₀) of noisy ones, times `scale`.

@@ -17,7 +17,7 @@ from ponder.core.verifier import Scorable, Verifier, output_of, place_of
 from ponder.errors import ParameterError
 
 
-@verifier("imperfect_oracle", aliases=("imperfect",), kind="outcome")
+@verifier("imperfect_oracle", aliases=("imperfect",), how="verification:outcome:rule", where="simulation, reasoning")
 @dataclass(frozen=True)
 class ImperfectOracle(Verifier):
     """Accepts (1) or rejects (0) an output.

@@ -34,7 +34,7 @@ Score: N
 where N is a number from 0 (certainly wrong) to 10 (certainly right)."""
 
 
-@verifier("llm_judge", aliases=("judge",), kind="outcome")
+@verifier("llm_judge", aliases=("judge",), how="verification:outcome:judge")
 @dataclass(frozen=True)
 class LlmJudge(Verifier):
     """Rates each output on its own.

@@ -17,7 +17,7 @@ from ponder.core.verifier import Scorable, Verifier
 from ponder.errors import VerifierError
 
 
-@verifier("log_probability", aliases=("logprob", "perplexity"), kind="outcome")
+@verifier("log_probability", aliases=("logprob", "perplexity"), how="verification:outcome:self_evaluation")
 @dataclass(frozen=True)
 class LogProbability(Verifier):
     """Log-probability in nats, at most 0.

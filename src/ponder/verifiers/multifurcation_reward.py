@@ -31,7 +31,10 @@ from ponder.verifiers._head_file import Arrays, HeadFile, load_head
 from ponder.verifiers._hidden_states import states_for
 
 
-@verifier("multifurcation_reward", aliases=("mrm", "next_token_reward"), kind="process")
+@verifier(
+    "multifurcation_reward", aliases=("mrm", "next_token_reward"),
+    how="verification:process:reward_model", where="open_ended",
+)  # fmt: skip
 @dataclass(frozen=True)
 class MultifurcationReward(NextStepVerifier):
     """Rewards of next tokens, in the units of the teacher that the head was trained by.

@@ -22,7 +22,7 @@ from ponder.errors import ParameterError
 _NORMAL = NormalDist()
 
 
-@verifier("noisy_grade", kind="outcome")
+@verifier("noisy_grade", how="verification:outcome:rule", where="simulation, optimisation")
 @dataclass(frozen=True)
 class NoisyGrade(Verifier):
     """Grade + Normal(0, noise²), not clipped; an output's error is drawn once, by its place.

@@ -27,7 +27,7 @@ from ponder.verifiers._reward_endpoint import Access, RewardEndpoint, endpoint_o
 from ponder.verifiers._reward_model import LocalReward, Precision, Settings, Weights, ask, shared
 
 
-@verifier("outcome_reward", aliases=("orm",), kind="outcome")
+@verifier("outcome_reward", aliases=("orm",), how="verification:outcome:reward_model")
 @dataclass(frozen=True)
 class OutcomeReward(Verifier):
     """Scores by a trained reward model: its logit, or the probability of the better of two classes.

@@ -49,7 +49,7 @@ from ponder.verifiers._reward_model import (
 from ponder.verifiers._steps import steps_of, together
 
 
-@verifier("process_reward", aliases=("prm",), kind="process")
+@verifier("process_reward", aliases=("prm",), how="verification:process:reward_model", where="math")
 @dataclass(frozen=True)
 class ProcessReward(Verifier):
     r"""Scores in [0, 1] by a trained process reward model.

@@ -15,7 +15,7 @@ from ponder.core.seeds import SEED_BITS, derive_seed
 from ponder.core.verifier import Scorable, Verifier, place_of
 
 
-@verifier("random_score", aliases=("random",), kind="outcome")
+@verifier("random_score", aliases=("random",), how="verification:outcome")
 @dataclass(frozen=True)
 class RandomScore(Verifier):
     """Uniform in [0, 1), by the draw's place: the same draw has the same score in every strategy."""

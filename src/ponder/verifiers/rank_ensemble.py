@@ -24,7 +24,7 @@ from ponder.core.verifier import Scorable, Verifier
 from ponder.errors import ParameterError
 
 
-@verifier("rank_ensemble", kind="outcome")
+@verifier("rank_ensemble", how="verification:outcome")
 @dataclass(frozen=True)
 class RankEnsemble(Verifier):
     """Mean rank over `verifiers`, in [0, 1].

@@ -24,7 +24,7 @@ from ponder.core.verifier import Scorable, Verifier
 from ponder.errors import BudgetError, ParameterError, VerifierError
 
 
-@verifier("rollout_value", aliases=("monte_carlo_value",), kind="process")
+@verifier("rollout_value", aliases=("monte_carlo_value",), how="verification:process:rule")
 @dataclass(frozen=True)
 class RolloutValue(Verifier):
     """The mean score of outputs that go on from a state; an unbiased estimate of its true value.

@@ -31,7 +31,7 @@ _LABEL = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 _ALTERNATIVES = 20
 
 
-@verifier("self_evaluation", aliases=("self_eval",), kind="outcome")
+@verifier("self_evaluation", aliases=("self_eval",), how="verification:outcome:process:self_evaluation")
 @dataclass(frozen=True)
 class SelfEvaluation(Verifier):
     """How sure the model is that it could not do better, in [0, 1]; works on partial answers too.

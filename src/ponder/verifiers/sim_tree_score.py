@@ -19,7 +19,7 @@ from ponder.errors import VerifierError
 _NORMAL = NormalDist()
 
 
-@verifier("sim_tree_score", kind="process")
+@verifier("sim_tree_score", how="verification:process", where="simulation")
 @dataclass(frozen=True)
 class SimTreeScore(Verifier):
     """sigmoid(sharpness · z + noise · ε) of a state: z is 1 if all is right, -1 if not, 2 while a wrong turn lures.

@@ -52,7 +52,7 @@ Step = tuple[tuple[str, ...], str]
 """The steps before it, and the step."""
 
 
-@verifier("step_judge", aliases=("llm_step_judge",), kind="process")
+@verifier("step_judge", aliases=("llm_step_judge",), how="verification:process:judge")
 @dataclass(frozen=True)
 class StepJudge(Verifier):
     r"""Grades the last step of a state; of a finished candidate all steps, together by `how`.

@@ -34,7 +34,7 @@ _PLACED = re.compile(
 )
 
 
-@verifier("sudoku_steps", aliases=("sudoku_prm",), kind="process")
+@verifier("sudoku_steps", aliases=("sudoku_prm",), how="verification:process:rule", where="logic, game")
 @dataclass(frozen=True)
 class SudokuSteps(NoisyTruth):
     """1 while the grid can still be completed, 0 from the first wrong number on; errors as dialled in.

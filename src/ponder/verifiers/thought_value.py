@@ -53,7 +53,7 @@ def parse_label(reply: str) -> str | None:
     return found[-1].lower() if found else None
 
 
-@verifier("thought_value", kind="process")
+@verifier("thought_value", how="verification:process:judge")
 @dataclass(frozen=True)
 class ThoughtValue(ThoughtVerifier):
     """The mean worth of a model's verdicts on a (partial) solution, in [0, 1].

@@ -44,7 +44,7 @@ def parse_vote(reply: str, choices: int) -> int | None:
     return int(found[-1]) if found and 1 <= int(found[-1]) <= choices else None
 
 
-@verifier("thought_vote", kind="process")
+@verifier("thought_vote", how="verification:process:judge")
 @dataclass(frozen=True)
 class ThoughtVote(ThoughtVerifier):
     """The share of a model's ballots for each of several (partial) solutions, in [0, 1].

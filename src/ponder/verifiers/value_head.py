@@ -29,7 +29,7 @@ from ponder.verifiers._head_file import Arrays, HeadFile, load_head
 from ponder.verifiers._hidden_states import states_for
 
 
-@verifier("value_head", aliases=("value_model",), kind="process")
+@verifier("value_head", aliases=("value_model",), how="verification:process:reward_model")
 @dataclass(frozen=True)
 class ValueHead(Verifier):
     """The chance that a text ends correct if the model goes on by itself.
