@@ -201,3 +201,21 @@ def test_stepping_by_sentence_works_from_the_text_form():
     process = "text_steps(step=sentence, step_tokens=32)"
     result = ponder.solve("Q", model=Reciter(WORDS), strategy="beam_search(n=4, branch=2)", process=process)
     assert result.output == WORDS and result.details["depth"] == 6
+
+
+@dataclass
+class Spaced(Reciter):
+    """As the reciter, but a blank is a token by itself."""
+
+    async def sample(self, request):
+        at = len(request.prefix)
+        for position in range(request.n):
+            step = self.text[at : at + 1] if at < len(self.text) else ""
+            finish = "length" if step else "stop"
+            yield position, Completion(step, len(step), finish, None if step else "", -0.5, 3, 0, 1)
+
+
+def test_a_token_that_is_a_blank_is_a_step_like_any_other():
+    (candidates, _) = run(TextSteps(Spaced(text=" 7 +\n 1"), step="tokens", step_tokens=1), max_new_tokens=50)
+    assert candidates[0].output == " 7 +\n 1" and candidates[0].finish == "stop"
+    assert candidates[0].state.steps() == [*" 7 +\n 1", ""]

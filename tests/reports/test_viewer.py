@@ -92,17 +92,45 @@ def test_it_serves_this_machine_only_and_only_what_there_is(study):
     asyncio.run(visit())
 
 
+def in_browser(file, profile):
+    """The page's DOM after its scripts have run."""
+    return subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         f"--user-data-dir={profile}", "--virtual-time-budget=3000", "--dump-dom", file.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
 @pytest.mark.slow
 def test_a_browser_draws_the_tree_marks_the_chosen_path_and_lists_the_problem(study, tmp_path):
     file = tmp_path / "one.html"
     export(study, file, strategy=BEAM)
-    shown = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000", "--dump-dom", file.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    ).stdout  # fmt: skip
+    shown = in_browser(file, tmp_path / "profile")
     assert shown.count('class="node') == 65
     assert shown.count('class="edge path"') == 8
     assert "★" in shown and "tree-0-0" in shown
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+@pytest.mark.slow
+def test_a_browser_shows_resampling_and_answers_that_others_refine(study, tmp_path):
+    file = tmp_path / "particles.html"
+    export(study, file, strategy=PARTICLES)
+    shown = in_browser(file, tmp_path / "profile")
+    assert re.search(r'text-anchor="middle">×\d', shown) and "effective sample size" in shown
+    assert "pruned" in shown  # particles without offspring
+    adaptive = "ab_mcts(n=12, verifier=exact)"
+    bench(
+        model="sim:default", task="sim_scores(count=1)", process="sim_scores", strategies=[adaptive],
+        out=tmp_path / "refined", check=False,
+    )  # fmt: skip
+    export(tmp_path / "refined", file, strategy=adaptive)
+    shown = in_browser(file, tmp_path / "profile")
+    with closing(StoreReader(tmp_path / "refined")) as store:
+        tree = store.tree(adaptive, 12, "scores-0-0")
+    leaves, parents = {leaf["node"] for leaf in tree["leaves"]}, {node["parent"] for node in tree["nodes"]}
+    assert leaves & parents and len(re.findall(r'text-anchor="middle"[^>]*>(?:★ )?[✓✗] ', shown)) == len(
+        leaves & parents
+    )

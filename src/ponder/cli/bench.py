@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @click.option("--hardware", help="What eFLOPs are counted on: b200, h100, here, … (ponder hardware lists them).")
 @click.option("--live", is_flag=True, help="Serve a page on this machine that shows how it goes on, and can stop it.")
 @click.option("--live-port", type=int, default=0, help="Of that page; 0 takes a free one.")
+@click.option("--baselines/--no-baselines", default=None, help="Best-of-N and a vote beside searches (default: yes).")
 @click.option("--no-check", is_flag=True, help="Do not probe the model first.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")

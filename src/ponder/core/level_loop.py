@@ -146,8 +146,9 @@ async def level_loop(
         weights = np.zeros(len(states)) if chosen.log_weights is None else chosen.log_weights
         tree.note("continuations", {s: float(c) for s, c in zip(states, counts, strict=True)})
         if chosen.settings is not None:
-            going = zip(states, counts, level.open, chosen.settings, strict=True)
-            states = tuple(tree.resettled(s, changes) if c > 0 and o else s for s, c, o, changes in going)
+            members = zip(states, counts, level.open, chosen.settings, strict=True)
+            changed = tree.resettle({s: changes for s, c, o, changes in members if c > 0 and o})
+            states = tuple(changed.get(s, s) for s in states)
         if not joining and not any(int(c) > 0 and o for c, o in zip(counts, level.open, strict=True)):
             break
     if rest is None:

@@ -98,14 +98,22 @@ class SearchTree:
         """Keep numbers about nodes (weights, visits, continuations) under a name; later ones win."""
         self.notes.setdefault(name, {}).update(values)
 
-    def resettled(self, state: State, settings: Mapping[str, Any]) -> State:
-        """The same node under further settings for what comes of it; it takes the node's place in the tree."""
-        changed = replace(state, meta={**state.meta, **settings})
-        self.nodes = [changed if node is state else node for node in self.nodes]
+    def resettle(self, settings: Mapping[State, Mapping[str, Any]]) -> dict[State, State]:
+        """The same nodes under further settings for what comes of them; each takes its node's place in the tree."""
+        changed = {state: replace(state, meta={**state.meta, **own}) for state, own in settings.items()}
+        self.nodes = [changed.get(node, node) for node in self.nodes]
         for values in (self._scores, *self.notes.values()):
-            if state in values:
-                values[changed] = values.pop(state)
+            for state, new in changed.items():
+                if state in values:
+                    values[new] = values.pop(state)
         return changed
+
+    def new_siblings(self) -> float | None:
+        """Of the steps drawn beside another one, the share that differs from all earlier siblings; None without any."""
+        distinct = len({(node.parent, str(node.step)) for node in self.nodes})
+        families = len({node.parent for node in self.nodes})
+        beside = len(self.nodes) - families
+        return (distinct - families) / beside if beside else None
 
     def alive_tokens(self, states: Iterable[State]) -> int:
         """Tokens of these states and all their ancestors, each counted once: what a shared cache must hold."""

@@ -1,8 +1,8 @@
 """Text, built as a whole answer or step by step.
 
 A step ends after a delimiter, after so many tokens, or only with the answer. The delimiter stays in
-the text; an empty step ends the answer (but for a single blank line), and so does the last step
-allowed. A partial answer is continued verbatim (the model must offer `prefix`), never put through the
+the text; an empty step ends the answer (but for a single blank line, and for tokens that are blanks), and so does the
+last step allowed. A partial answer is continued verbatim (the model must offer `prefix`), never put through the
 chat template again.
 
 A server stops at a line, a paragraph or another fixed text by itself. Sentences and patterns are cut out of a
@@ -249,7 +249,7 @@ class TextSteps(Process):
             return "stop"
         if cut:
             return None
-        if not completion.text.strip():
+        if not completion.text.strip() and not (self.step == "tokens" and completion.n_tokens):
             known_blank = completion.stop_reason is not None and completion.stop_reason == self._delimiter
             return None if known_blank and parent.step is not None and str(parent.step).strip() else "stop"
         if completion.finish == "length":

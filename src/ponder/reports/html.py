@@ -140,6 +140,7 @@ def render(data: Measured) -> str:
         trouble=_trouble(data),
         trouble_meaning=TROUBLE,
         failures=[redact(f) for f in data.failures],
+        search_notes=[redact(n) for n in data.notes],
         plan=redact(data.plan),
         command=redact(_command(data)),
         short=short,

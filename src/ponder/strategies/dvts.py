@@ -11,7 +11,7 @@ Needs    A process in steps and a verifier of partial outputs.    Cost: n steps 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -73,21 +73,20 @@ class DVTS(Strategy):
 
         async def select(level: Level) -> Next:
             scores = np.asarray([level.tree.aggregate(s, self.how) for s in level.states])
-            trees = np.asarray([int(s.path[0]) // branch for s in level.states])
+            trees = [int(s.path[0]) // branch for s in level.states]
             counts = np.where(level.open, 0, 1)
-            for tree in np.unique(trees):
-                own = np.flatnonzero(trees == tree)
-                best = own[top(scores[own], 1)[0]]
-                if level.open[best]:
-                    counts[own] = 0
-                    counts[best] = branch
+            best: dict[int, int] = {}
+            for i in top(scores, len(scores)).tolist():
+                best.setdefault(trees[i], i)
+            going = {tree: i for tree, i in best.items() if level.open[i]}
+            counts[[tree in going for tree in trees]] = 0
+            counts[list(going.values())] = branch
             return Next(counts)
 
         search = await level_loop(
             problem, ctx, select, start=[(ctx.root(), n)], score=scorer(problem, ctx, self.verifier)
         )
-        last = {s: None for s in search.finished if search.last is None or s in set(search.last.states)}
-        search = search if search.stopped else type(search)(
-            search.tree, tuple(last), search.open, None, search.details, search.last
-        )  # fmt: skip
+        if not search.stopped and search.last is not None:
+            last = set(search.last.states)
+            search = replace(search, finished=tuple(s for s in search.finished if s in last))
         return await search_result(problem, ctx, search, self.verifier, choose=self.choose, how=self.how)

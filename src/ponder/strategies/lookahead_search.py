@@ -20,9 +20,11 @@ from ponder.core.context import Context
 from ponder.core.pool import Floats
 from ponder.core.problem import Problem
 from ponder.core.registry import strategy
+from ponder.core.search_tree import set_aside
 from ponder.core.state import State
 from ponder.core.strategy import Result
 from ponder.errors import ParameterError
+from ponder.ledger.spend import Spend
 from ponder.strategies._beam import Beam, run_beam
 
 
@@ -56,13 +58,25 @@ class LookaheadSearch(Beam):
         return await run_beam(self, problem, ctx, self._score)
 
     async def _score(self, problem: Problem, ctx: Context, states: Sequence[State]) -> Floats:
-        """Scores at the ends of greedy rollouts, shape (len(states),)."""
+        """Scores at the ends of greedy rollouts, shape (len(states),).
+
+        Rollouts leave what finishing one output can cost; where the budget has no more than that, there are none.
+        """
+        reserve = set_aside(ctx, states, {}, Spend(verifier_calls=1))
+        try:
+            ends = await self._ends(ctx, states, 0 if reserve is None else self.steps)
+        finally:
+            ctx.meter.settle(reserve or Spend(), Spend())
+        return np.asarray(await ctx.score(problem, ends, self.verifier))
+
+    async def _ends(self, ctx: Context, states: Sequence[State], steps: int) -> list[State]:
+        """Where greedy rollouts of so many steps lead; a state itself where the budget allows none."""
         ends = list(states)
-        for _ in range(self.steps):
+        for _ in range(steps):
             going = [i for i, state in enumerate(ends) if not ctx.process.done(state)]
             if not going:
                 break
             greedy = [replace(ends[i], meta={**ends[i].meta, "temperature": 0.0}) for i in going]
             for i, group in zip(going, await ctx.extend(greedy, [1] * len(going)), strict=True):
                 ends[i] = group[0] if group else ends[i]
-        return np.asarray(await ctx.score(problem, ends, self.verifier))
+        return ends

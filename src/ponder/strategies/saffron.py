@@ -101,13 +101,14 @@ class Saffron(Strategy):
             tree.add(children, [rewards[c] for c in children])
             pool = [s for s in kept if ctx.process.done(s)] + children
             kept = sorted(pool, key=lambda s: (-rewards[s], -(s.total_logprob() or 0.0)))[: self.n or 1]
+            going = {s for s in kept if not ctx.process.done(s)}
             if len(ctx.shortfalls) > before and not children:
                 kept, stopped = opened, "budget"
                 break
-            tree.note("continuations", {s: float(s in kept and not ctx.process.done(s)) for s in pool})
+            tree.note("continuations", {s: float(s in going) for s in pool})
         ended = tuple(s for s in kept if ctx.process.done(s))
         search = Search(
-            tree, ended, tuple(s for s in kept if s not in ended and s.parent is not None), stopped,
+            tree, ended, tuple(s for s in kept if not ctx.process.done(s) and s.parent is not None), stopped,
             {"rounds": rounds, "mean_nucleus": listed / max(rounds, 1), "all_forbidden": forbidden},
         )  # fmt: skip
         return await search_result(problem, ctx, search, self.verifier, choose=self.choose)

@@ -91,6 +91,11 @@ def axis_named(name: str) -> Axis:
     return AXES[name]
 
 
+def sees_reference(strategy: str) -> bool:
+    """Whether a strategy, by its text, looks at the reference answer."""
+    return bool(ORACLE.search(strategy))
+
+
 @dataclass(frozen=True)
 class Point:
     """One strategy at one budget.
@@ -132,7 +137,7 @@ class Point:
     @property
     def oracle(self) -> bool:
         """Whether it looks at the reference answer, so that nobody can use it on an open question."""
-        return bool(ORACLE.search(self.strategy))
+        return sees_reference(self.strategy)
 
     @property
     def label(self) -> str:
@@ -155,6 +160,7 @@ class Measured:
         draws: per strategy, drawn and right samples per problem (`n`, `c`).
         plan: the study file as text; empty if there is none.
         failures: messages of lost or ungraded samples.
+        notes: what the searches in it should make one think about.
         problem_ids: in the order of every list of outcomes and draws; empty if they are not stored.
     """
 
@@ -164,6 +170,7 @@ class Measured:
     plan: str = ""
     failures: tuple[str, ...] = ()
     problem_ids: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, folder: Path | str, *, hardware: str | None = None) -> Measured:
@@ -210,6 +217,7 @@ class Measured:
             plan.read_text(encoding="utf-8", errors="replace") if plan.is_file() else "",
             tuple(str(f) for f in outcomes.get("failures", ())),
             tuple(str(p) for p in outcomes.get("problem_ids", ())),
+            tuple(str(n) for n in outcomes.get("notes", ())),
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -36,6 +37,9 @@ class Outcome:
         confidence: the selector's in its choice; None if it has none.
         measures: how well scores, length and probability tell right candidates from wrong ones.
         leaked: hints that held the reference answer and were discarded.
+        score: the verifier's of the chosen output; None if it has none.
+        mean_score: the verifier's, over all candidates that have one.
+        new_siblings: of the steps that a search drew beside another one, the share that said something new.
     """
 
     correct: bool
@@ -53,6 +57,9 @@ class Outcome:
     confidence: float | None = None
     measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     leaked: int = 0
+    score: float | None = None
+    mean_score: float | None = None
+    new_siblings: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the store."""
@@ -83,6 +90,8 @@ def grade_result(result: Result, task: Task) -> Outcome:
         graded.append(right[key])
     best = result.chosen[0] if result.chosen else None
     samples = {f.index for f in failures if f.index is not None}
+    scores = [next(iter(c.scores.values()), None) for c in result.candidates]
+    known = [s for s in scores if s is not None and math.isfinite(s)]
     return Outcome(
         correct=best is not None and graded[best],
         covered=any(graded),
@@ -99,6 +108,9 @@ def grade_result(result: Result, task: Task) -> Outcome:
         confidence=result.selection.confidence if result.selection else None,
         measures=measures(result.candidates, graded),
         leaked=int(result.details.get("leaked_hints", 0)),
+        score=None if best is None else scores[best],
+        mean_score=math.fsum(known) / len(known) if known else None,
+        new_siblings=None if result.tree is None else result.tree.new_siblings(),
     )
 
 

@@ -46,6 +46,7 @@ class Study:
         hardware: what eFLOPs are counted on: `h100`, `here`, …; empty is `b200`. See `ponder.costs.hardware`.
         allocators: text forms of what splits compute over the problems; each is a row (or one for each of `samples`)
             that may spend `budget` times the number of problems.
+        baselines: whether step-wise searches bring what they have to beat: best-of-N by their verifier, and a vote.
     """
 
     model: str
@@ -63,6 +64,7 @@ class Study:
     compute: str = ""
     hardware: str = ""
     allocators: tuple[str, ...] = ()
+    baselines: bool = True
 
     def __post_init__(self) -> None:
         if not self.strategies and not self.allocators:
@@ -210,6 +212,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("limit", "seed", "concurrency"), (_is_whole, "a whole number")),
     **dict.fromkeys(("strategies", "allocators"), (lambda v: all(map(_is_text, v)), "a list of texts")),
     "samples": (lambda v: all(map(_is_whole, v)), "a list of whole numbers"),
+    "baselines": (lambda v: isinstance(v, bool), "true or false"),
     "sampling": (_is_table, "a table such as {temperature = 0.8}"),
     "prices": (
         lambda v: _is_table(v) and all(map(_is_price, v.values())),

@@ -132,6 +132,7 @@ def write_tables(
     series: Sequence[Series],
     problem_ids: Sequence[str],
     intensity: float | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write `results.json` and `outcomes.json`, each whole or not at all; `intensity` as in `make_row`."""
     largest: dict[str, Series] = {}
@@ -148,6 +149,7 @@ def write_tables(
                 "covered": [int(s.outcomes[p].covered) if p in s.outcomes else None for p in problem_ids],
                 "status": [s.outcomes[p].status if p in s.outcomes else None for p in problem_ids],
                 "tokens": [_tokens(s.outcomes[p]) if p in s.outcomes else None for p in problem_ids],
+                "score": [s.outcomes[p].score if p in s.outcomes else None for p in problem_ids],
                 "stages": {k: add_eflops(v, _intensity(intensity)) for k, v in _by_stage(s).items()},
             }
             for s in series
@@ -159,10 +161,36 @@ def write_tables(
             }
             for name, s in largest.items()
         },
+        "difficulty": {name: difficulty([s.outcomes[p] for p in problem_ids]) for name, s in largest.items()},
+        "notes": list(notes),
         "failures": sorted({f for s in series for o in s.outcomes.values() for f in o.failures})[:50],
     }
     write_whole(folder / "outcomes.json", orjson.dumps(outcomes))
     write_whole(folder / "results.json", orjson.dumps(list(rows), option=orjson.OPT_INDENT_2))
+
+
+def difficulty(outcomes: Sequence[Outcome]) -> dict[str, list[float | None] | list[int | None]]:
+    """How hard each problem is by one strategy's candidates, and its bin of five: 0 the easiest fifth, 4 the hardest.
+
+    `oracle` is the share of right candidates (pass@1 if they are independent draws), `predicted` their mean score,
+    which needs no reference. Equal values share a bin; a problem without a value has none.
+    """
+    oracle = [o.right / o.drawn if o.drawn else None for o in outcomes]
+    predicted = [o.mean_score for o in outcomes]
+    return {
+        "oracle": oracle, "oracle_bin": fifths(oracle), "predicted": predicted, "predicted_bin": fifths(predicted),
+    }  # fmt: skip
+
+
+def fifths(values: Sequence[float | None]) -> list[int | None]:
+    """The fifth that each value belongs to, from the largest (0) to the smallest (4).
+
+    >>> fifths([0.9, None, 0.1, 0.5, 0.5, 0.7])
+    [0, None, 4, 2, 2, 1]
+    """
+    known = sorted((v for v in values if v is not None), reverse=True)
+    first = {v: i for i, v in reversed(list(enumerate(known)))}
+    return [None if v is None else 5 * first[v] // len(known) for v in values]
 
 
 def _tokens(outcome: Outcome) -> int:

@@ -39,12 +39,14 @@ from ponder.errors import (
 )
 from ponder.ledger.budget import Budget
 from ponder.ledger.spend import Ledger, Spend, completion_spend
+from ponder.studies.baselines import with_baselines
 from ponder.studies.guard import StudyRuntime
 from ponder.studies.outcome import Outcome, crashed, grade_result
 from ponder.studies.plan import Study
 from ponder.studies.preflight import preflight
 from ponder.studies.results import Row, Series, StudyResults, make_row, write_tables, write_whole
 from ponder.studies.rounds import Rounds
+from ponder.studies.search_notes import search_notes
 from ponder.studies.store import Store
 from ponder.studies.tree_record import tree_record
 
@@ -161,6 +163,7 @@ def prepare(study: Study, *, model: Model | None = None, task: Task | None = Non
     if twice:
         raise TaskError(f"{rules}: {len(twice)} problem ids are not unique, the first is {twice[0]!r}; ids name draws")
     process = build_process(study.process, study.everything, backend)
+    study = with_baselines(study, process)
     return Prepared(study, backend, rules, process, study_sampling(study, backend, rules), problems, warnings)
 
 
@@ -221,7 +224,7 @@ async def abench(
         if store.fact("prices") != prices:  # stored outcomes carry dollars: count them anew, from stored draws
             await store.forget_outcomes()
             await store.note("prices", prices)
-        write_whole(Path(out) / "study.toml", plan.to_toml().encode())
+        write_whole(Path(out) / "study.toml", prepared.study.to_toml().encode())
         return await _Run(prepared, store, store, progress or Silent()).start(check)
 
 
@@ -303,7 +306,8 @@ class _Run:
                 raise error from None
             raise self._explained(stopped if isinstance(stopped, Exception) else error) from error
         folder = self.store.folder if self.store else None
-        return StudyResults(self._tables(), folder, tuple(self.warnings), True)
+        rows = self._tables()
+        return StudyResults(rows, folder, tuple(self.warnings), True)
 
     def _side_by_side(self) -> int:
         """Problems under way at once: as many as the study wants, but no more samples in memory than it takes."""
@@ -325,7 +329,8 @@ class _Run:
             "run the same command with a larger study budget to go on"
         )
         folder = self.store.folder if self.store else None
-        return StudyResults(self._tables(), folder, tuple(self.warnings), False)
+        rows = self._tables()
+        return StudyResults(rows, folder, tuple(self.warnings), False)
 
     def _explained(self, error: Exception) -> Exception:
         """An error that ends the study, with what is kept and how to go on."""
@@ -456,8 +461,10 @@ class _Run:
         model, task = str(self.prepared.model), str(self.prepared.task)
         intensity = self.prepared.study.intensity
         rows = [make_row(model, task, s, draws[s.strategy], intensity) for s in every]
+        notes = search_notes([series for _, series in self.in_order], order)
+        self.warnings += notes
         if self.store is not None:
-            write_tables(self.store.folder, rows, every, order, intensity)
+            write_tables(self.store.folder, rows, every, order, intensity, notes)
         return rows
 
 
