@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import ponder
+from ponder.laws.intervals import wilson_interval
 
 STEPS = 20
 METHODS = {
@@ -55,8 +56,8 @@ def run(method: str, budget: int, digit: int, seed: int, reward: str) -> dict[st
     }  # fmt: skip
 
 
-def rows(found: list[dict[str, Any]]) -> list[tuple[str, int, int, float, float, float, float]]:
-    """Method, budget, searches, mean reward, its standard error, share right and half its 95 % interval."""
+def rows(found: list[dict[str, Any]]) -> list[tuple[str, int, int, float, float, float, tuple[float, float]]]:
+    """Method, budget, searches, mean reward, its standard error, share right and its 95 % interval (Wilson)."""
     table = []
     for method in METHODS:
         for budget in sorted({r["budget"] for r in found}):
@@ -65,8 +66,8 @@ def rows(found: list[dict[str, Any]]) -> list[tuple[str, int, int, float, float,
                 reward, right = [r["reward"] for r in own], [float(r["right"]) for r in own]
                 error = float(np.std(reward, ddof=1) / math.sqrt(len(own))) if len(own) > 1 else math.nan
                 share = float(np.mean(right))
-                half = 1.96 * math.sqrt(max(share * (1 - share), 0.25 / len(own)) / len(own))
-                table.append((method, budget, len(own), float(np.mean(reward)), error, share, half))
+                sure = wilson_interval(sum(right), len(own))
+                table.append((method, budget, len(own), float(np.mean(reward)), error, share, (sure.low, sure.high)))
     return table
 
 
@@ -83,7 +84,8 @@ def draw(found: list[dict[str, Any]], path: Path, reward: str) -> None:
         left.errorbar(
             [r[1] for r in own], [r[3] for r in own], [r[4] for r in own], marker="o", label=method, capsize=2
         )
-        right.errorbar([r[1] for r in own], [r[5] for r in own], [r[6] for r in own], marker="o", capsize=2, alpha=0.8)
+        bars = np.abs([[r[5] - r[6][0] for r in own], [r[6][1] - r[5] for r in own]])
+        right.errorbar([r[1] for r in own], [r[5] for r in own], bars, marker="o", capsize=2, alpha=0.7)
     left.set(xscale="log", xlabel="function evaluations", ylabel="log-probability", title=f"search reward ({reward})")
     right.set(xscale="log", xlabel="function evaluations", ylabel="share", title="right, by the held-out judge")
     for axes in (left, right):
@@ -103,21 +105,22 @@ def main() -> None:
     parser.add_argument("--reward", choices=["strong", "weak"], default="weak")
     parser.add_argument("--budgets", default="200,400,800,1600")
     parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--first", type=int, default=0, help="repeat to begin with: several processes share the work")
     parser.add_argument("--out", type=Path, default=Path("runs/diffusion_methods.json"))
     parser.add_argument("--png", type=Path, help="draw a figure")
     args = parser.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, Any]] = json.loads(args.out.read_text()) if args.out.exists() else []
     done = {(r["method"], r["budget"], r["digit"], r["seed"]) for r in found}
-    for repeat in range(args.repeats):
+    for repeat in range(args.first, args.repeats):
         for budget in map(int, args.budgets.split(",")):
             for method in args.methods.split(","):
                 if (method, budget, repeat % 10, repeat // 10) not in done:
                     found.append(run(method, budget, repeat % 10, repeat // 10, args.reward))
         args.out.write_text(json.dumps(found))
-    print("| method | evaluations | reward | right (judge) |\n|---|---|---|---|")
-    for method, budget, _, reward, error, share, half in rows(found):
-        print(f"| `{method}` | {budget} | {reward:.2f} ± {error:.2f} | {share:.2f} ± {half:.2f} |")
+    print("| method | evaluations | searches | reward | right (judge) |\n|---|---|---|---|---|")
+    for method, budget, n, reward, error, share, (low, high) in rows(found):
+        print(f"| `{method}` | {budget} | {n} | {reward:.2f} ± {error:.2f} | {share:.2f} ({low:.2f}–{high:.2f}) |")
     if args.png:
         draw(found, args.png, args.reward)
 

@@ -94,9 +94,9 @@ def test_the_roots_value_and_the_masses_come_closer_with_transitions():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["ring", "ring_quadratic"])
-def test_error_falls_with_evaluations_beside_importance_sampling_and_smc(model):
+def test_error_falls_with_evaluations_beside_importance_sampling_and_smc():
     """All three fall by 3 or more from 160 to 1600 transitions and beat best-of-n; nothing is said of their order."""
+    model = "ring"
     mixture, reward = INSTANCES[model]
     exact = tilted(mixture, reward)[0].sample(1000, np.random.default_rng(0))
     plans = {
@@ -114,7 +114,7 @@ def test_error_falls_with_evaluations_beside_importance_sampling_and_smc(model):
             found[name, limit] = np.mean([mmd_squared(x, exact, w) for x, w in map(weighted, runs)])
     best = solve(f"best_of_n(n={1600 // 5}, verifier=gmm_reward)", f"gmm:{model}", 5)
     greedy = mmd_squared(np.stack([best.output] * 2), exact)
-    print({key: round(float(value), 4) for key, value in found.items()}, round(greedy, 4))
+    print({key: round(float(value), 4) for key, value in found.items()}, round(greedy, 4))  # with -s
     for name in plans:
         assert found[name, 1600] < found[name, 160] / 3 + 0.005
         assert found[name, 1600] < greedy
