@@ -20,7 +20,7 @@ from ponder.engine import sampling as draws
 from ponder.engine.backend import Backend, Logits, Row
 from ponder.engine.job import Constraint, Event, Job
 from ponder.engine.leaf import Leaf, Token
-from ponder.engine.lookup import LEAD, MOST, Acceptance, Draft, Lookup, costs, lengths
+from ponder.engine.lookup import LEAD, MOST, TEXTS, Acceptance, Draft, Lookup, costs, lengths
 from ponder.engine.prefix_tree import PrefixTree, shared
 from ponder.engine.vocabulary import Vocabulary
 from ponder.errors import ModelError
@@ -311,9 +311,13 @@ class Decoder:
         """Let rows of texts go on with what their drafts say, as far as that pays.
 
         A request is answered when its slowest text ends. So one that is ahead of it waits, unless others wait for its
-        place.
+        place. Where many texts are under way the processor is busy, and looking up costs more than it brings.
         """
         assert self._seconds is not None
+        if len(members) > TEXTS:
+            for x in members:
+                x.draft = None
+            return
         slowest: dict[int, int] = {}
         for x in members:
             if x.leaf is not None:

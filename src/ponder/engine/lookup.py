@@ -24,6 +24,8 @@ MOST = 7
 """Tokens of the longest draft."""
 SIZES = (4, 3, 2, 1)
 """How many last tokens are looked up; the longest that was written before counts."""
+TEXTS = 8
+"""Texts under way up to which anything is looked up: measured to be worth it at 1, and to lose a little at 64."""
 LEAD = 4
 """Tokens that a text may be ahead of its request's slowest and still be drafted for."""
 _START = {4: 0.5, 3: 0.35, 2: 0.25, 1: 0.1}
