@@ -211,7 +211,9 @@ async def aplan(
     if stepwise:
         settings["process"] = "text_steps(step=paragraph)"
     study = Study.of(
-        {"model": str(backend), "task": str(rules), "strategies": [str(s) for s in tried]} | settings, where="plan"
+        {"model": str(backend), "task": str(rules), "strategies": [str(s) for s in tried], "baselines": False}
+        | settings,
+        where="plan",
     )
     every = list(rules.problems(limit, seed=study.seed))
     if len(every) < 4:

@@ -127,7 +127,7 @@ class Sweep:
         strategies = list(dict.fromkeys(cell.strategy for cell in self.cells()))
         return {
             f"{i + 1}-{re.sub(r'[^A-Za-z0-9]+', '-', task)[:40].strip('-')}": Study.of(
-                {**self.study, "task": task, "strategies": strategies}
+                {"baselines": False, **self.study, "task": task, "strategies": strategies}
             )
             for i, task in enumerate(self.tasks)
         }

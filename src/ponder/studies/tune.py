@@ -170,7 +170,9 @@ async def atune(
     if "process" not in settings and any(s.stepwise for s in first):
         settings["process"] = "text_steps(step=paragraph)"
     study = Study.of(
-        {"model": str(backend), "task": str(rules), "strategies": [str(s) for s in first]} | settings, where="tune"
+        {"model": str(backend), "task": str(rules), "strategies": [str(s) for s in first], "baselines": False}
+        | settings,
+        where="tune",
     )
     every = list(rules.problems(limit, seed=study.seed))
     if len(every) < 4:
