@@ -7,7 +7,9 @@ PonderError
 ├── TagError                a tag that the taxonomy does not have (also a ValueError)
 ├── ParameterError          a value outside what the parameter allows (also a ValueError)
 ├── CapabilityError         the model cannot do what the technique needs
-│   └── NotStochasticError  several children were asked of a step that has only one
+│   ├── NotStochasticError  several children were asked of a step that has only one
+│   ├── GradientUnavailableError  a model or verifier gives no gradients
+│   └── NotAutoregressiveError    a process makes all parts of its output at once
 ├── MissingExtraError       an optional dependency is not installed (also an ImportError)
 ├── ModelError              a model call failed
 │   ├── ModelNotFoundError  no such model file or name
@@ -114,6 +116,14 @@ class CapabilityError(PonderError):
 
 class NotStochasticError(CapabilityError):
     """A deterministic step was asked for several children, which would all be the same."""
+
+
+class GradientUnavailableError(CapabilityError):
+    """A gradient was asked of a model or verifier that gives none."""
+
+
+class NotAutoregressiveError(CapabilityError):
+    """A search over the parts of an output was asked of a process that makes all of them at once."""
 
 
 class MissingExtraError(PonderError, ImportError):

@@ -58,3 +58,32 @@ def test_ranks_are_means_of_ties_and_never_sums_of_scores():
     np.testing.assert_allclose(scores, 0.5)
     with pytest.raises(ParameterError, match="at least one verifier"):
         ponder.verifier("rank_ensemble(verifiers=[])")
+
+
+def test_tensors_give_what_arrays_give_so_that_gradients_are_of_the_real_thing():
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    model = digits.Digits(digits.network().eval())
+    x = np.random.default_rng(0).standard_normal((3, 64))
+    expected = model.predict(x, np.full(3, 0.6), np.full(3, 0.8), [4, 4, 4])
+    z = torch.from_numpy(x).requires_grad_()
+    x0, eps = model.predict_tensors(z, 0.6, 0.8, 4)
+    np.testing.assert_allclose(x0.detach().numpy(), expected.x0, atol=1e-6)
+    np.testing.assert_allclose(eps.detach().numpy(), expected.eps, atol=1e-6)
+    (slope,) = torch.autograd.grad(x0.sum(), z)
+    assert np.isfinite(slope.numpy()).all() and float(slope.abs().sum()) > 0
+    problem = Problem("p", "4")
+    ctx = Context(problem, ponder.api.build_process("denoising", (), ponder.model("gmm:a")))
+    pictures = [ponder.Candidate(p) for p in np.random.default_rng(1).random((3, 8, 8))]
+    outputs = torch.from_numpy(np.stack([c.output for c in pictures]))
+    for text in ("class_confidence", "class_confidence(log=true, weak=true)", "digit_trait", "digit_trait(trait=ink)"):
+        verifier = ponder.verifier(text)
+        scores = run_sync(lambda v=verifier: ctx.score(problem, pictures, v))
+        np.testing.assert_allclose(verifier.score_tensors(problem, outputs, ctx).numpy(), scores, rtol=1e-6)
+    brighter = [ponder.Candidate(np.full((8, 8), v)) for v in (0.2, 0.7)]
+    ink = run_sync(lambda: ctx.score(problem, brighter, ponder.verifier("digit_trait(trait=ink)")))
+    np.testing.assert_allclose(ink, [0.2, 0.7])
+    flat = run_sync(lambda: ctx.score(problem, brighter, ponder.verifier("digit_trait(trait=smoothness)")))
+    np.testing.assert_allclose(flat, 0.0)
+    wrong = run_sync(lambda: ctx.score(problem, [ponder.Candidate(np.ones(3))], ponder.verifier("digit_trait")))
+    assert np.isnan(wrong).all() and "8 x 8" in ctx.failures[-1].message

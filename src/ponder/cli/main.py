@@ -23,6 +23,7 @@ VERBS = {
     "train-prm": "Train a small reward model on a model's own hidden states.",
     "select": "Re-select a study's stored samples, without a model.",
     "check": "Find out what a model, a task and a verifier can do.",
+    "calibrate-verifiers": "Weigh rewards by how well they agree with human judgement.",
     "laws": "List scaling laws, fit one, evaluate one.",
     "list": "Show every technique.",
     "models": "Fetch and list models.",

@@ -27,6 +27,8 @@ class Process(ABC):
     name: ClassVar[str] = ""
     takes_given: ClassVar[bool] = False
     """Whether `extend` takes what `ctx.given` holds for `(state, slot)` instead of drawing it."""
+    autoregressive: ClassVar[bool] = True
+    """Whether a step adds a part to the output, and does not work on all of it."""
     draws_whole: ClassVar[bool] = False
     """Whether a plain draw asks for the whole output in one step (`ctx.to_end`): a budget buys whole outputs."""
 

@@ -179,16 +179,16 @@ def _convert(entry: Entry, key: str, value: Value, hint: Any) -> Any:
         if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
         else (hint,)
     )
-    unknown: UnknownNameError | None = None
+    told: UnknownNameError | ParameterError | None = None
     for option in wanted:
         try:
             return _as_type(value, option)
-        except UnknownNameError as error:
-            unknown = error
+        except (UnknownNameError, ParameterError) as error:  # of what the value names, which says more than we could
+            told = error
         except (TypeError, ValueError):
             continue
-    if unknown is not None:
-        raise unknown
+    if told is not None:
+        raise told
     allowed = " or ".join(_type_name(o) for o in wanted)
     given = str(value) if isinstance(value, Term) else value
     raise ParameterError(entry.name, key, given, allowed=allowed)

@@ -227,6 +227,14 @@ class Digits:
             )
         return as_prediction(output.double().numpy(), "v_prediction", x, a, s)
 
+    def predict_tensors(self, x: torch.Tensor, a: float, s: float, label: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Data and noise behind x (n, 64), all at one level and of one class; differentiable in x."""
+        import torch
+
+        angle = torch.full((len(x),), math.atan2(s, a))
+        v = self.module(x.float(), angle, torch.full((len(x),), label)).to(x.dtype)
+        return a * x - s * v, a * v + s * x
+
 
 @dataclass(frozen=True)
 class Stored:

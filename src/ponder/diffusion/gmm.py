@@ -15,9 +15,12 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from ponder.diffusion.schedule import Floats
 from ponder.errors import ParameterError
+
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,13 @@ class Mixture:
 
     def from_noise(self, noise: Floats) -> Floats:
         """(n, d) exact draws from standard normal numbers (n, d + 1): the last one chooses the component."""
-        log_w, m, v = self.arrays
-        which = _chosen(np.exp(log_w)[None].repeat(len(noise), 0), noise[:, -1])
+        _, m, v = self.arrays
+        which = self.chosen(noise)
         return np.asarray(m[which] + np.sqrt(v[which])[:, None] * noise[:, :-1])
+
+    def chosen(self, noise: Floats) -> Ints:
+        """(n,) the components that the last of the numbers (n, d + 1) choose."""
+        return _chosen(np.exp(self.arrays[0])[None].repeat(len(noise), 0), noise[:, -1])
 
     def log_density(self, x: Floats) -> Floats:
         """(n,) for x (n, d)."""
@@ -270,7 +277,7 @@ INSTANCES: dict[str, tuple[Mixture, Reward]] = {
 """Mixtures with rewards, by the names that `gmm:NAME` takes."""
 
 
-def _chosen(shares: Floats, normal: Floats) -> Floats:
+def _chosen(shares: Floats, normal: Floats) -> Ints:
     """For each row of shares (n, K) the component that a standard normal number (n,) stands for."""
     uniform = np.asarray([0.5 * math.erfc(-z / math.sqrt(2.0)) for z in normal])
     edges = np.cumsum(shares, axis=1)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from ponder.core.model import Capabilities, Completion, Model, Request
 from ponder.diffusion.schedule import Floats, Schedule
-from ponder.errors import CapabilityError, ParameterError
+from ponder.errors import CapabilityError, GradientUnavailableError, ParameterError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Kind = Literal["epsilon", "v_prediction", "sample", "flow", "score"]
 """What a network predicts: the noise ε; a·ε - s·x₀; the data x₀; ε - x₀; or the score -ε / s."""
@@ -49,6 +52,7 @@ class DiffusionModel(Model):
     Attributes:
         latent_shape: of one state.
         denoiser_calls: network evaluations behind one prediction (guidance doubles them).
+        differentiable: whether it has `predict_tensors`.
         exact: whether `kernel` draws exact reverse steps.
         corrected: whether it is combined of experts and needs the corrected steps.
     """
@@ -57,6 +61,7 @@ class DiffusionModel(Model):
     capabilities = Capabilities(chat=False, plain=False, n=None, seeds=True, streaming=False)
     latent_shape: tuple[int, ...]
     denoiser_calls: int = 1
+    differentiable: ClassVar[bool] = False
     exact: ClassVar[bool] = False
     corrected: ClassVar[bool] = False
 
@@ -95,6 +100,18 @@ class DiffusionModel(Model):
     def kernel(self, x: Floats, levels: tuple[Floats, ...], noise: Floats) -> Floats:
         """An exact reverse step from (a, s) to (a', s'), each (n,); only where `exact`."""
         raise CapabilityError(f"{self} has no exact reverse kernel")
+
+    def start_tensors(self, noise: Tensor, schedule: Schedule) -> Tensor:
+        """`start` for tensors, so that it can be differentiated."""
+        return noise * float(np.hypot(schedule.a[0], schedule.s[0]))
+
+    def predict_tensors(self, x: Tensor, a: float, s: float, t: float, condition: Any) -> tuple[Tensor, Tensor]:
+        """`predict` for tensors at one level: the data and the noise behind x; only if `differentiable`."""
+        raise GradientUnavailableError(f"{self} gives no gradients")
+
+    def decode_tensors(self, latents: Tensor) -> Tensor:
+        """`decode` for tensors (n, *latent_shape), so that it can be differentiated."""
+        return latents
 
     async def sample(self, request: Request) -> AsyncIterator[tuple[int, Completion]]:
         """It writes no text.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from ponder.core.spec import Term, format_value
 from ponder.diffusion.model import DiffusionModel, Prediction
 from ponder.diffusion.schedule import Floats, Schedule
 from ponder.errors import ParameterError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _DIGITS = "digits"
 
@@ -111,6 +114,23 @@ class Diffusers(DiffusionModel):
         x0, eps = (v[:n] + self.guidance * (v[n:] - v[:n]) for v in (both.x0, both.eps))
         return Prediction(x0, eps, np.zeros(n))
 
+    @property
+    def differentiable(self) -> bool:  # type: ignore[override]
+        """Only `digits` so far."""
+        return self.source == _DIGITS
+
+    def predict_tensors(self, x: Tensor, a: float, s: float, t: float, condition: Any) -> tuple[Tensor, Tensor]:
+        """With guidance, both are asked one after the other."""
+        given, nothing = condition
+        weights = ((given, self.guidance), (nothing, 1.0 - self.guidance))
+        asked = [(self._parts.tensors(x, a, s, label), w) for label, w in weights if w != 0.0]
+        x0, eps = (sum(found[i] * w for found, w in asked) for i in (0, 1))
+        return x0, eps
+
+    def decode_tensors(self, latents: Tensor) -> Tensor:
+        """Pictures (n, 8, 8)."""
+        return ((latents.reshape(-1, 8, 8) + 1.0) / 2.0).clamp(0.0, 1.0)
+
 
 class _DigitParts:
     """The digits model as a pipeline's parts."""
@@ -135,6 +155,9 @@ class _DigitParts:
 
     def predict(self, x: Floats, a: Floats, s: Floats, t: Floats, conditions: list[int]) -> Prediction:
         return self._model.predict(x, a, s, conditions)
+
+    def tensors(self, x: Tensor, a: float, s: float, label: int) -> tuple[Tensor, Tensor]:
+        return self._model.predict_tensors(x, a, s, label)
 
 
 def digit_of(prompt: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from ponder.diffusion.gmm import INSTANCES, Linear, Mixture, Reward, names, tilt
 from ponder.diffusion.model import DiffusionModel, Prediction
 from ponder.diffusion.schedule import Floats, Schedule
 from ponder.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _TABLES = {
     "cosine": Schedule.cosine,
@@ -41,6 +44,7 @@ class Gmm(DiffusionModel):
     reward: Reward | None = None
 
     name: ClassVar[str]
+    differentiable: ClassVar[bool] = True
     exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -97,6 +101,27 @@ class Gmm(DiffusionModel):
         """An exact reverse step."""
         a, s, a2, s2 = levels
         return self.target.kernel(x, a, s, a2, s2, noise)
+
+    def start_tensors(self, noise: Tensor, schedule: Schedule) -> Tensor:
+        """As `start`; the choice of a component is a constant to gradients."""
+        import torch
+
+        first = self.target.noised(float(schedule.a[0]), float(schedule.s[0]))
+        _, m, v = (torch.from_numpy(array) for array in first.arrays)
+        which = torch.from_numpy(first.chosen(noise.detach().numpy()))
+        return m[which] + v[which].sqrt()[:, None] * noise[:, :-1]
+
+    def predict_tensors(self, x: Tensor, a: float, s: float, t: float, condition: Any) -> tuple[Tensor, Tensor]:
+        """As `predict`."""
+        import torch
+
+        log_w, m, v = (torch.from_numpy(array) for array in self.target.arrays)
+        p = a * a * v + s * s
+        distance = (x[:, None] - a * m[None]).square().sum(dim=-1)
+        r = torch.softmax(log_w - 0.5 * (distance / p + self.target.dimension * p.log()), dim=1)
+        u = 1.0 / (1.0 / v + (a / s) ** 2)
+        x0 = (r[..., None] * u[:, None] * (m / v[:, None] + a / s**2 * x[:, None])).sum(dim=1)
+        return x0, (x - a * x0) / s
 
     def log_density(self, x: Floats, a: float, s: float) -> Floats:
         """Of noisy states at one level."""

@@ -60,10 +60,11 @@ class Latent:
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """Given to `ctx.extend` in place of a step: a child with these latents at this index."""
+    """Given to `ctx.extend` in place of a step: a child with these latents at this index, made from this noise."""
 
     x: Floats
     index: int
+    noise: Floats | None = None
 
 
 @dataclass
@@ -108,6 +109,7 @@ class Denoising(Process):
     name: ClassVar[str]
     takes_given: ClassVar[bool] = True
     draws_whole: ClassVar[bool] = True
+    autoregressive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         model = self.model
@@ -249,7 +251,7 @@ class Denoising(Process):
             if x.shape != self.denoiser.latent_shape or not 0 <= given.index <= self.steps:
                 allowed = f"latents {self.denoiser.latent_shape} at an index from 0 to {self.steps}"
                 raise ParameterError(self, "given", (x.shape, given.index), allowed=allowed)
-            return _Move(state, slot, given.index, Latent(x, given.index, None, None))
+            return _Move(state, slot, given.index, Latent(x, given.index, given.noise, None))
         if at is None:
             rng = ctx.rng("denoising", *state.path, slot)
             noise = self._noise(given, self.denoiser.start_shape, rng)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from ponder.core.problem import Problem
 from ponder.core.registry import verifier
 from ponder.core.verifier import Scorable, Verifier, output_of
 from ponder.errors import VerifierError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @verifier("class_confidence", how="verification:process:reward_model", where="generation_image")
@@ -32,6 +36,11 @@ class ClassConfidence(Verifier):
     log: bool = False
     weak: bool = False
     judge: bool = False
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether `score_tensors` works: the judge is a support vector machine without gradients."""
+        return not self.judge
 
     @property
     def range(self) -> tuple[float, float]:  # type: ignore[override]
@@ -51,3 +60,18 @@ class ClassConfidence(Verifier):
         found = digits.log_probabilities(classifier, flat)[:, digit_of(problem.prompt)]
         values: list[float] = (found if self.log else np.exp(found)).tolist()
         return values
+
+    def score_tensors(self, problem: Problem, outputs: Tensor, ctx: Context) -> Tensor:
+        """(n,) scores of pictures (n, 8, 8), differentiable."""
+        import torch
+
+        from ponder.diffusion import digits
+        from ponder.models.diffusers import digit_of
+
+        machine = digits.search_classifier(self.weak)
+        weights, offsets = (
+            torch.from_numpy(np.asarray(v)).to(outputs.dtype) for v in (machine.coef_, machine.intercept_)
+        )
+        flat = outputs.reshape(len(outputs), -1) * 2.0 - 1.0
+        found = torch.log_softmax(flat @ weights.T + offsets, dim=1)[:, digit_of(problem.prompt)]
+        return found if self.log else found.exp()

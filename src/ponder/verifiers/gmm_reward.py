@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -14,10 +14,13 @@ from ponder.core.context import Context
 from ponder.core.problem import Problem
 from ponder.core.registry import verifier
 from ponder.core.verifier import Scorable, Verifier
-from ponder.diffusion.gmm import soft_value
+from ponder.diffusion.gmm import Mixture, Reward, soft_value
 from ponder.errors import CapabilityError
 from ponder.models.gmm import Gmm
 from ponder.processes.denoising import denoising_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @verifier("gmm_reward", how="verification:process:rule", where="simulation")
@@ -35,18 +38,34 @@ class GmmReward(Verifier):
 
     range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether `score_tensors` works: of finished data, where the soft value is the reward, it is not needed."""
+        return not self.value
+
     async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:
         """One number per item."""
         process = denoising_of(self, ctx)
-        model = process.model
-        if not isinstance(model, Gmm) or model.mixture is None or model.reward is None:
-            raise CapabilityError(f"gmm_reward knows the rewards of gmm models; {model} is another")
+        mixture, reward = self._known(ctx)
         states = [item.state if isinstance(item, Candidate) else item for item in items]
         latents = [state.payload for state in states if state is not None]
         if not self.value:
-            return [self.scale * float(v) for v in model.reward(np.stack([latent.x0 for latent in latents]))]
+            return [self.scale * float(v) for v in reward(np.stack([latent.x0 for latent in latents]))]
         schedule = process.schedule
         index = np.asarray([latent.index for latent in latents])
         x = np.stack([latent.x for latent in latents])
-        values = soft_value(model.mixture, model.reward, x, schedule.a[index], schedule.s[index])
+        values = soft_value(mixture, reward, x, schedule.a[index], schedule.s[index])
         return [float(v) for v in values]
+
+    def score_tensors(self, problem: Problem, outputs: Tensor, ctx: Context) -> Tensor:
+        """(n,) rewards of data (n, d), differentiable."""
+        from ponder.diffusion.gradients import reward_tensors
+
+        return self.scale * reward_tensors(self._known(ctx)[1], outputs)
+
+    def _known(self, ctx: Context) -> tuple[Mixture, Reward]:
+        """The model's mixture and reward."""
+        model = denoising_of(self, ctx).model
+        if not isinstance(model, Gmm) or model.mixture is None or model.reward is None:
+            raise CapabilityError(f"gmm_reward knows the rewards of gmm models; {model} is another")
+        return model.mixture, model.reward
