@@ -41,7 +41,10 @@ _PAPERS_SIZE = 16384
 _MOST_FAILURES = 3
 
 
-@strategy("noise_ascent", aliases=("carinox", "reno"), what="hybrid", how="search", where="generation_image")
+@strategy(
+    "noise_ascent", aliases=("carinox", "reno"), what="hybrid", how="search, verification:outcome",
+    where="generation_image",
+)  # fmt: skip
 @dataclass(frozen=True)
 class NoiseAscent(Strategy):
     """Climb the reward in the space of starting noises.

@@ -45,8 +45,9 @@ only content, in at most 120 words. Answer with the prompt alone."""
 
 
 @strategy(
-    "prompt_refinement", aliases=("rapo",), what="sequential", how="stimulation, verification", where="generation_video"
-)
+    "prompt_refinement", aliases=("rapo",), what="sequential", how="stimulation:prompt, verification:outcome",
+    where="any",
+)  # fmt: skip
 @dataclass(frozen=True)
 class PromptRefinement(Strategy):
     """Rewrite the prompt until its output is good.

@@ -36,8 +36,9 @@ Keep = Literal["pct", "pf"]
 
 
 @strategy(
-    "tree_of_frames", aliases=("tof", "branch_and_prune"), what="hybrid", how="search:beam", where="generation_video"
-)
+    "tree_of_frames", aliases=("tof", "branch_and_prune"), what="hybrid", how="search:beam, verification:process",
+    where="any",
+)  # fmt: skip
 @dataclass(frozen=True)
 class TreeOfFrames(Strategy):
     """Branch, choose, prune.

@@ -30,7 +30,7 @@ from ponder.errors import ParameterError, PonderError
 OVERALL = "overall"
 
 
-@verifier("category_weighted", how="verification:outcome", where="generation_image")
+@verifier("category_weighted", how="verification:outcome:reward_model")
 @dataclass(frozen=True)
 class CategoryWeighted(Verifier):
     """A weighted sum of rewards.

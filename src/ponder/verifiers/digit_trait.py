@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@verifier("digit_trait", how="verification:process", where="generation_image")
+@verifier("digit_trait", how="verification:process:rule", where="generation_image")
 @dataclass(frozen=True)
 class DigitTrait(Verifier):
     """One trait, in [-1, 1].

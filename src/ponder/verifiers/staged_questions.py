@@ -26,7 +26,7 @@ from ponder.core.verifier import Scorable, Verifier
 from ponder.errors import ParameterError
 
 
-@verifier("staged_questions", how="verification:process", where="generation_video")
+@verifier("staged_questions", how="verification:process:judge")
 @dataclass(frozen=True)
 class StagedQuestions(Verifier):
     """(yes - no) / questions, by the questions of an item's stage.
