@@ -13,7 +13,7 @@ from ponder.core.registry import process
 from ponder.core.revision import Shown, feedback_of
 from ponder.core.seeds import uniforms
 from ponder.core.state import State
-from ponder.errors import TaskError
+from ponder.processes._simulated import drawn, simulated_root
 from ponder.processes._whole_attempts import WholeAttempts
 
 _OTHER = {"o": "i", "i": "o"}
@@ -34,19 +34,14 @@ class SimEditing(WholeAttempts):
 
     def start(self, problem: Problem, *, label: str = "", meta: Any = None) -> State:
         """A root."""
-        if "toward" not in problem.metadata:
-            raise TaskError(f"the process sim_edits needs problems of the task sim_edits; {problem.id} is none")
-        return State(problem, slot=label or 0, meta=meta or {})
+        return simulated_root(self.name, "toward", problem, label, meta)
 
     async def extend(
         self, states: Sequence[State], slots: Sequence[Sequence[int]], ctx: Context
     ) -> AsyncIterator[State]:
         """One attempt for each slot, drawn from the slot's own seed."""
-        wanted = [(state, slot) for state, own in zip(states, slots, strict=True) for slot in own]
-        seeds = [seed for state, own in zip(states, slots, strict=True) for seed in ctx.seeds_for(state, own)]
         bits = len(ctx.problem.reference)
-        m, draws = await ctx.evaluate(len(wanted), lambda m: uniforms(seeds[:m], bits))
-        for (state, slot), luck in zip(wanted[:m], draws if draws is not None else (), strict=True):
+        for state, slot, luck in await drawn(ctx, states, slots, lambda seeds: list(uniforms(seeds, bits))):
             shown = feedback_of(state).shown
             yield state.child(slot, _attempt(state.problem, shown, luck.tolist()), n_tokens=1, finish="stop")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, ClassVar
 
 from ponder.core.context import Context
@@ -12,12 +11,9 @@ from ponder.core.model import Model
 from ponder.core.problem import Problem
 from ponder.core.process import Process
 from ponder.core.registry import process
-from ponder.core.seeds import SEED_BITS
 from ponder.core.state import State
-from ponder.errors import TaskError
 from ponder.ledger.spend import Spend
-
-_NORMAL = NormalDist()
+from ponder.processes._simulated import drawn, normals, simulated_root
 
 
 @process("sim_frames")
@@ -35,20 +31,13 @@ class SimFrameChain(Process):
 
     def start(self, problem: Problem, *, label: str = "", meta: Any = None) -> State:
         """A video without frames."""
-        if "rho" not in problem.metadata:
-            raise TaskError(f"the process sim_frames needs problems of the task sim_frames; {problem.id} is none")
-        return State(problem, slot=label or 0, meta=meta or {})
+        return simulated_root(self.name, "rho", problem, label, meta)
 
     async def extend(
         self, states: Sequence[State], slots: Sequence[Sequence[int]], ctx: Context
     ) -> AsyncIterator[State]:
         """One frame for each slot, drawn from the slot's own seed."""
-        wanted = [(state, slot) for state, own in zip(states, slots, strict=True) for slot in own]
-        seeds = [seed for state, own in zip(states, slots, strict=True) for seed in ctx.seeds_for(state, own)]
-        m, news = await ctx.evaluate(
-            len(wanted), lambda m: [_NORMAL.inv_cdf((seed + 0.5) / (1 << SEED_BITS)) for seed in seeds[:m]]
-        )
-        for (state, slot), new in zip(wanted[:m], news or (), strict=True):
+        for state, slot, new in await drawn(ctx, states, slots, normals):
             world = state.problem.metadata
             quality = world["sd"] * new + (world["rho"] * state.step if state.depth else 0.0)
             finish = "stop" if state.depth + 1 == world["frames"] else None

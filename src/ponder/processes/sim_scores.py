@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, ClassVar
 
 from ponder.core.context import Context
@@ -12,12 +11,9 @@ from ponder.core.model import Model
 from ponder.core.problem import Problem
 from ponder.core.registry import process
 from ponder.core.revision import feedback_of
-from ponder.core.seeds import SEED_BITS
 from ponder.core.state import State
-from ponder.errors import TaskError
+from ponder.processes._simulated import drawn, normals, simulated_root
 from ponder.processes._whole_attempts import WholeAttempts
-
-_NORMAL = NormalDist()
 
 
 @process("sim_scores")
@@ -35,20 +31,13 @@ class SimScoring(WholeAttempts):
 
     def start(self, problem: Problem, *, label: str = "", meta: Any = None) -> State:
         """A root."""
-        if "step_mean" not in problem.metadata:
-            raise TaskError(f"the process sim_scores needs problems of the task sim_scores; {problem.id} is none")
-        return State(problem, slot=label or 0, meta=meta or {})
+        return simulated_root(self.name, "step_mean", problem, label, meta)
 
     async def extend(
         self, states: Sequence[State], slots: Sequence[Sequence[int]], ctx: Context
     ) -> AsyncIterator[State]:
         """One output for each slot, drawn from the slot's own seed."""
-        wanted = [(state, slot) for state, own in zip(states, slots, strict=True) for slot in own]
-        seeds = [seed for state, own in zip(states, slots, strict=True) for seed in ctx.seeds_for(state, own)]
-        m, errors = await ctx.evaluate(
-            len(wanted), lambda m: [_NORMAL.inv_cdf((seed + 0.5) / (1 << SEED_BITS)) for seed in seeds[:m]]
-        )
-        for (state, slot), error in zip(wanted[:m], errors or (), strict=True):
+        for state, slot, error in await drawn(ctx, states, slots, normals):
             world, shown = state.problem.metadata, feedback_of(state).shown
             start, kind = (float(shown[-1].output), "step") if shown else (0.0, "root")
             score = start + world[f"{kind}_mean"] + world[f"{kind}_sd"] * error
