@@ -5,9 +5,8 @@ Equal    The gradient of each reward plus the regulariser K, which keeps the nor
          it, is clipped by itself, then their sum; Nesterov steps; the best output of all iterations and seeds is kept.
          No step after the last evaluation.
 Differs  All seeds climb in the same batches. The best is chosen by the weighted total (`select=unweighted`: the
-         released code). `lr=none` scales the papers' 5.0, which is for 16384 numbers, to the size of the noise. A
-         gradient that is not finite makes no step and halves the seed's rate; the third one ends the seed. Where model,
-         steps or reward give no gradients, two draws at opposite perturbations estimate one (SPSA).
+         released code). A gradient that is not finite makes no step and halves the seed's rate; the third one ends the
+         seed. Where model, steps or reward give no gradients, two draws at opposite perturbations estimate one (SPSA).
 Needs    The process `denoising`; gradients want a deterministic solver, a model with `predict_tensors` and rewards with
          `score_tensors`.    Cost: n outputs and scores; an output with a gradient counts three times its evaluations
          (forward once, backward twice) and two scores.
@@ -37,7 +36,6 @@ from ponder.ledger.spend import Spend
 from ponder.processes.denoising import At, Denoising, denoising_of
 from ponder.verifiers.category_weighted import CategoryWeighted
 
-_PAPERS_SIZE = 16384
 _MOST_FAILURES = 3
 
 
@@ -52,7 +50,7 @@ class NoiseAscent(Strategy):
     Args:
         n: outputs in all, over all seeds; None takes the number from the study's sample axis.
         restarts: seeds that climb (the papers: 5; ReNO: 1), each with its share of the outputs.
-        lr: learning rate; none is 5.0 scaled by √(size of the noise / 16384).
+        lr: learning rate (the papers: 5.0).
         momentum: of the Nesterov steps, in [0, 1).
         clip: most that a gradient's norm may be, of each reward and of their sum.
         regulariser: factor of K, ≥ 0; 0 leaves the norm free.
@@ -64,7 +62,7 @@ class NoiseAscent(Strategy):
 
     n: int | None = None
     restarts: int = 2
-    lr: float | None = None
+    lr: float = 5.0
     momentum: float = 0.9
     clip: float = 0.1
     regulariser: float = 0.01
@@ -81,9 +79,8 @@ class NoiseAscent(Strategy):
             if value is not None and value < 1:
                 raise ParameterError(self, name, value, allowed="an integer ≥ 1")
         for name in ("lr", "clip", "radius"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ParameterError(self, name, value, allowed="a number > 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ParameterError(self, name, getattr(self, name), allowed="a number > 0")
         if not 0 <= self.momentum < 1:
             raise ParameterError(self, "momentum", self.momentum, allowed="in [0, 1)", hint="0 is plain ascent")
         if not 0 <= self.regulariser < math.inf:
@@ -187,9 +184,8 @@ class NoiseAscent(Strategy):
                 climb.failures, climb.rate = climb.failures + 1, climb.rate / 2.0
                 climb.left = 0 if climb.failures >= _MOST_FAILURES else climb.left
                 continue
-            lr = 5.0 * math.sqrt(g.size / _PAPERS_SIZE) if self.lr is None else self.lr
             climb.speed = self.momentum * climb.speed + g
-            climb.noise = climb.noise - climb.rate * lr * (g + self.momentum * climb.speed)
+            climb.noise = climb.noise - climb.rate * self.lr * (g + self.momentum * climb.speed)
 
 
 @dataclass
