@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ponder.core.context import Context
 from ponder.core.model import Model, Sampling
@@ -27,16 +28,23 @@ def judge_of(owner: object, model: Model | None, ctx: Context) -> Model:
 
 
 async def ask(
-    judge: Model, prompt: str, ctx: Context, *, seeds: Sequence[int], temperature: float, max_new_tokens: int
+    judge: Model,
+    prompt: str | Sequence[Mapping[str, Any]],
+    ctx: Context,
+    *,
+    seeds: Sequence[int],
+    temperature: float,
+    max_new_tokens: int,
 ) -> list[str]:
-    """The judge's replies to one prompt, one for each seed that the budget allows.
+    """The judge's replies to one prompt (text, or parts with pictures), one for each seed that the budget allows.
 
     Raises:
         VerifierError: a call failed for good.
         BudgetError: the budget allows none.
     """
     sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens)
-    landing = ctx.generate(judge, ({"role": "user", "content": prompt},), seeds=seeds, sampling=sampling)
+    content = prompt if isinstance(prompt, str) else list(prompt)
+    landing = ctx.generate(judge, ({"role": "user", "content": content},), seeds=seeds, sampling=sampling)
     found = sorted([reply async for reply in landing], key=lambda reply: reply[0])
     for _, reply in found:
         if reply.error is not None:

@@ -156,6 +156,12 @@ class Capabilities:
     streaming: bool = True
     context_tokens: int | None = None
     experts: int = 0
+    images: bool | None = False
+    """Whether a chat's content may be a list of parts with pictures among them."""
+
+
+PICTURE_TOKENS = 4096
+"""What a picture in a prompt is taken to need at most, before the backend says what it did need."""
 
 
 class Model(ABC):
@@ -194,7 +200,7 @@ class Model(ABC):
         """An upper bound of the prompt's length in tokens, exact where the tokenizer is at hand."""
         if isinstance(prompt, str):
             return len(prompt.encode("utf-8", "replace")) + 8
-        return sum(len(str(m.get("content", "")).encode("utf-8", "replace")) + 16 for m in prompt) + 16
+        return sum(_content_bound(m.get("content", "")) + 16 for m in prompt) + 16
 
     def require(self, capability: str, needed_by: str, instead: str = "") -> None:
         """Raise a CapabilityError if the backend is known to lack a capability."""
@@ -230,3 +236,13 @@ class Model(ABC):
 
 
 REGISTRY_OF[Model] = MODELS
+
+
+def _content_bound(content: Any) -> int:
+    """Most tokens of a message's content; a picture's are not those of the text that encodes it."""
+    if not isinstance(content, (list, tuple)):
+        return len(str(content).encode("utf-8", "replace"))
+    return sum(
+        PICTURE_TOKENS if part.get("type") == "image_url" else len(str(part.get("text", "")).encode("utf-8", "replace"))
+        for part in content
+    )

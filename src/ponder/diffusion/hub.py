@@ -76,7 +76,7 @@ class Parts:
                 raise ParameterError("diffusers", "prompt", prompt, allowed=f"a class number from 0 to {classes - 1}")
             return int(prompt), classes
         with torch.inference_mode():
-            given, nothing = self.pipeline.encode_prompt(str(prompt), "cpu", 1, True)[:2]
+            given, nothing = self.pipeline.encode_prompt(str(prompt), self.network.device, 1, True)[:2]
         return given, nothing
 
     def decode(self, latents: Floats) -> Floats:
@@ -86,10 +86,9 @@ class Parts:
         x = torch.from_numpy(np.ascontiguousarray(latents))[None].float()
         vae = getattr(self.pipeline, "vae", None)
         if vae is not None:
+            x = x / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0.0)
             with torch.inference_mode():
-                x = vae.decode(
-                    x / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0.0)
-                ).sample
+                x = vae.decode(x.to(vae.device, vae.dtype)).sample.float().cpu()
         picture = np.clip(x[0].numpy() / 2.0 + 0.5, 0.0, 1.0)
         return np.asarray(picture[0] if len(picture) == 1 else np.moveaxis(picture, 0, -1), dtype=float)
 
@@ -97,41 +96,56 @@ class Parts:
         """One call of the network; a learned variance in its answer is left out."""
         import torch
 
-        sample, time = torch.from_numpy(np.ascontiguousarray(x)).float(), torch.from_numpy(t)
+        network = self.network
+        sample = torch.from_numpy(np.ascontiguousarray(x)).to(network.device, network.dtype)
+        time = torch.from_numpy(t).long().to(network.device)
         extra: dict[str, Any] = {}
         if self.conditioned == "class":
-            extra["class_labels"] = torch.as_tensor(conditions)
+            extra["class_labels"] = torch.as_tensor(conditions, device=network.device)
         elif self.conditioned == "text":
             extra["encoder_hidden_states"] = torch.cat(conditions)
         with torch.inference_mode():
-            output = self.network(sample, time.long(), **extra).sample
-        values = output[:, : x.shape[1]].double().numpy()
+            output = network(sample, time, **extra).sample
+        values = output[:, : x.shape[1]].float().cpu().double().numpy()
         clip = schedule_of(self.scheduler, 1)[1]
         return as_prediction(values, self.scheduler.config.prediction_type, x, a, s, clip)
 
 
-def load(source: str, height: int | None = None, width: int | None = None) -> Parts:
+def load(
+    source: str,
+    height: int | None = None,
+    width: int | None = None,
+    device: str | None = None,
+    precision: str = "float32",
+) -> Parts:
     """A folder or hub name of a DDPM, DDIM, DiT or Stable Diffusion (1 and 2) pipeline.
 
     Args:
         source: what `DiffusionPipeline.from_pretrained` takes.
         height: of the picture in pixels; None takes the model's own size.
         width: of the picture.
+        device: where it computes; None takes a GPU if there is one.
+        precision: of the weights: `float32`, `bfloat16` or `float16`.
 
     Raises:
         MissingExtraError: diffusers is not installed.
-        ModelNotFoundError: nothing to load there.
-        CapabilityError: another kind of pipeline, or a size that the decoder cannot have.
+        ModelNotFoundError: nothing to load there, or no safetensors (pickled weights can run code).
+        CapabilityError: another kind of pipeline, or a device that is not there.
+        ParameterError: a size that the decoder cannot have.
     """
     try:
-        import torch  # noqa: F401
+        import torch
         from diffusers import DiffusionPipeline
     except ImportError as error:
         raise MissingExtraError(f"diffusers:{source}", "diffusers and torch", "diffusion") from error
     try:
-        pipeline = DiffusionPipeline.from_pretrained(source)
+        pipeline = DiffusionPipeline.from_pretrained(source, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(f"diffusers:{source} cannot be loaded: {error}") from error
+    try:
+        pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"), getattr(torch, precision))
+    except RuntimeError as error:
+        raise CapabilityError(f"diffusers:{source} cannot be put on device={device}: {error}") from error
     return taken_apart(pipeline, height, width)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -36,12 +36,16 @@ class Diffusers(DiffusionModel):
             the prompt out, both with one network evaluation for each prediction instead of two.
         height: of the picture in pixels; none takes the model's own size.
         width: of the picture.
+        device: `cpu`, `cuda`, …; none takes a GPU if there is one. The digits are always read here.
+        precision: of a pipeline's weights; the steps between its predictions are in double precision.
     """
 
     source: str
     guidance: float = 1.0
     height: int | None = None
     width: int | None = None
+    device: str | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
     name: ClassVar[str]
 
@@ -77,7 +81,7 @@ class Diffusers(DiffusionModel):
             return _DigitParts()
         from ponder.diffusion.hub import load
 
-        return load(self.source, self.height, self.width)
+        return load(self.source, self.height, self.width, self.device, self.precision)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:  # type: ignore[override]

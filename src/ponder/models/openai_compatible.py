@@ -113,6 +113,7 @@ class OpenAICompatible(Model):
             max_top_logprobs=20,
             prefix=True if plain else self.prefix != "none" or None,
             prompt_cache=None,
+            images=False if plain else None,
         )
         object.__setattr__(self, "capabilities", capabilities)
         object.__setattr__(self, "_calls", Calls(self))

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from ponder.core.context import Context
@@ -33,6 +33,7 @@ from ponder.errors import (
 )
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Loaded = TypeVar("Loaded")
 Values = list[list[float]]
 """For each place that is read, the numbers of the head."""
 
@@ -330,19 +331,19 @@ def need_transformers() -> tuple[Any, Any]:
     return torch, transformers
 
 
-_LOADED: dict[tuple[object, ...], Model] = {}
+_LOADED: dict[tuple[object, ...], Any] = {}
 _LOADING = threading.Lock()
 
 
-async def shared(key: tuple[object, ...], build: Callable[[], Model]) -> Model:
+async def shared(key: tuple[object, ...], build: Callable[[], Loaded]) -> Loaded:
     """The one model of a key in this process, built in a thread when it is first asked for."""
     if (found := _LOADED.get(key)) is not None:
-        return found
+        return cast(Loaded, found)
 
-    def locked() -> Model:
+    def locked() -> Loaded:
         with _LOADING:
             if key not in _LOADED:
                 _LOADED[key] = build()
-            return _LOADED[key]
+            return cast(Loaded, _LOADED[key])
 
     return await asyncio.to_thread(locked)
