@@ -105,3 +105,13 @@ def test_text_form_processor_elsewhere_and_errors(folder, tmp_path):
         scores(ClipScore(str(bare), precision="float32"), PICTURES)
     with pytest.raises(ParameterError, match="batch"):
         ClipScore("x", batch=0)
+
+
+def test_a_broken_picture_costs_itself_its_score_and_no_other(folder):
+    ctx = Context(Problem("x", PROMPT), Denoising(Diffusers("digits")))
+    outputs = [PICTURES[0], np.full((16, 16, 3), np.nan), PICTURES[1]]
+    verifier = ClipScore(str(folder), scale="cosine")
+    candidates = [Candidate(output, index=i) for i, output in enumerate(outputs)]
+    found = run_sync(lambda: ctx.score(ctx.problem, candidates, verifier))
+    np.testing.assert_allclose(found[[0, 2]], by_hand(folder, PICTURES[:2], PROMPT)[0], atol=2e-5)
+    assert np.isnan(found[1]) and [f.index for f in ctx.failures] == [1]

@@ -139,11 +139,11 @@ def load(
     except ImportError as error:
         raise MissingExtraError(f"diffusers:{source}", "diffusers and torch", "diffusion") from error
     try:
-        pipeline = DiffusionPipeline.from_pretrained(source, use_safetensors=True)
+        pipeline = DiffusionPipeline.from_pretrained(source, dtype=getattr(torch, precision), use_safetensors=True)
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(f"diffusers:{source} cannot be loaded: {error}") from error
     try:
-        pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"), getattr(torch, precision))
+        pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
         raise CapabilityError(f"diffusers:{source} cannot be put on device={device}: {error}") from error
     return taken_apart(pipeline, height, width)
