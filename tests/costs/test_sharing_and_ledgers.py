@@ -10,7 +10,7 @@ from ponder.core.model import Completion
 from ponder.core.problem import Problem
 from ponder.core.state import root
 from ponder.errors import ParameterError
-from ponder.ledger.spend import completion_amounts, completion_spend
+from ponder.ledger.spend import Spend, completion_amounts, completion_spend
 
 SHAPE = costs.ModelShape(10, 4, 2, 1, 1)
 WINDOWED = costs.ModelShape(10, 4, 2, 1, 1, window=5, windowed_layers=3)
@@ -84,7 +84,8 @@ def test_what_a_ledger_adds_up_is_the_cost_of_the_call_in_any_order(lengths, pro
         share = {"prompt_tokens": prompt, "cached_tokens": cached} if i == 0 else {}
         amounts = completion_amounts(Completion("", n, **share), prompt, shape, (0, 0, 0), False, longest)
         longest = max(longest, n)
-        flops, read = flops + amounts[10], read + amounts[11]
+        spent = Spend(*amounts)
+        flops, read = flops + spent.flops, read + spent.kv_bytes
     whole = costs.generation(shape, prompt, lengths)
     prefill = 20 * (prompt - cached) + 8 * shape.attended(cached, prompt - cached)
     assert (flops, read) == (whole.flops + prefill, whole.kv_bytes)

@@ -244,8 +244,10 @@ class TestReal:
         backend.truncate(30, len(start) + 1)
         backend.evaluate([Row(31, len(start), [260], 1)])
         after = backend.evaluate([Row(i, len(start) + 1, [284], 1) for i in (30, 31)])
+        other = backend.evaluate([Row(31, len(start) + 2, [262], 1)])[0]  # what one token too many changes
         backend.free(30), backend.free(31)
-        assert np.abs(after[0] - after[1]).max() < 0.5 and after[0].argmax() == after[1].argmax()
+        apart = np.abs(after[0] - after[1]).max()  # by the rounding of quantised products: at most 0.53 was seen
+        assert apart < 1.0 < np.abs(after[0] - other).max() and after[0].argmax() == after[1].argmax()
 
     def test_check_says_what_drafts_cost(self, llama):
         assert llama.notes()[-1] == "lookup auto drafts where that pays"

@@ -125,8 +125,9 @@ def test_impossible_settings_are_refused(bad, says):
 
 
 def test_a_verifier_that_raises_costs_no_answer():
-    @ponder.register.verifier("always_breaks")
     class Breaks(ponder.Verifier):
+        name = "always_breaks"
+
         async def score(self, problem: Problem, items, ctx):
             raise RuntimeError("no")
 

@@ -98,7 +98,7 @@ def chance_solved(draws: int, solved: int, remaining: int, *, alpha: float = 0.5
     if solved:
         return 1.0
     log_fail = float(_rising(beta + draws, remaining)[-1] - _rising(alpha + beta + draws, remaining)[-1])
-    return -math.expm1(log_fail)
+    return 0.0 - math.expm1(log_fail)
 
 
 def next_success(draws: int, solved: int, *, alpha: float = 0.5, beta: float = 0.5) -> float:
