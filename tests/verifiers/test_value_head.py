@@ -164,20 +164,18 @@ def test_a_head_that_is_trained_from_the_command_line_beats_chance_is_small_and_
 
     from ponder.cli.main import cli
 
-    task = (
-        "reasoning_gym:countdown(min_numbers=3, max_numbers=3, min_value=1, max_value=9, min_target=1, max_target=30, "
-        'operators=["+", "-"], shots=8, max_new_tokens=12)'
-    )
+    task = "reasoning_gym:chain_sum(min_terms=2, max_terms=2, min_digits=1, max_digits=2, shots=8, max_new_tokens=8)"
+    steps = "text_steps(step=tokens, step_tokens=1)"
     command = [
-        "train-prm", "--model", MODEL, "--task", task, "--process", "text_steps(step=tokens, step_tokens=2)", "--limit",
-        "30", "--traces", "4", "--rollouts", "6", "--out", str(tmp_path), "--against", "countdown_steps", "--json",
+        "train-prm", "--model", MODEL, "--task", task, "--process", steps, "--limit", "80", "--traces", "4",
+        "--rollouts", "4", "--out", str(tmp_path), "--against", "log_probability", "--json",
     ]  # fmt: skip
     done = CliRunner().invoke(cli, command)
     assert done.exit_code == 0, done.output
     card = json.loads((tmp_path / "value_head.json").read_text())
     assert card["quality"]["auroc"][0] > 0.55 and (tmp_path / "value_head.safetensors").stat().st_size < 20_000
     result = ponder.solve(
-        ponder.task(task).problems(31)[30], model=MODEL, task=task, process="text_steps(step=tokens, step_tokens=2)",
-        strategy=f'beam_search(n=4, beam_width=2, verifier=value_head("{tmp_path}"))',
+        ponder.task(task).problems(81)[80], model=MODEL, task=task, process=steps,
+        strategy=f'beam_search(n=4, branch=2, verifier=value_head("{tmp_path}"))',
     )  # fmt: skip
     assert result.status == "ok" and result.total.verifier_tokens > 0 and not result.failures
