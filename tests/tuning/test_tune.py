@@ -255,7 +255,9 @@ def test_impossible_plans_are_refused(bad):
 
 
 FAKE_SERVER = """
-import http.server, json, sys
+import http.server, json, socketserver, sys
+class Server(http.server.ThreadingHTTPServer):
+    server_bind = socketserver.TCPServer.server_bind  # HTTPServer's asks the name service for the host's name
 class H(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def log_message(self, *a): pass
@@ -275,7 +277,7 @@ class H(http.server.BaseHTTPRequestHandler):
         body = "".join("data: " + json.dumps(e) + "\\n\\n" for e in events) + "data: [DONE]\\n\\n"
         self.say("text/event-stream", body.encode())
 if "--broken" in sys.argv: sys.exit("no memory for that")
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), H).serve_forever()
+Server(("127.0.0.1", int(sys.argv[1])), H).serve_forever()
 """
 
 

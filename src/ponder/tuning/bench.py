@@ -82,10 +82,10 @@ class ProcessBench:
 class _Process:
     def __init__(self, bench: ProcessBench, config: Mapping[str, Value], timeout_s: float) -> None:
         self._bench = bench
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         environment = {**os.environ, **bench.space.environment(config)}
         flags = bench.space.flags(config)
         self._server = bench.server.launch(flags, environment, timeout_s) if bench.server is not None else None
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ponder.tuning.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment,

@@ -7,6 +7,7 @@ name that a newer version has changed makes the server end at once, and its own 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import shlex
 import shutil
@@ -89,10 +90,13 @@ class Launched:
             start_new_session=True,
         )  # fmt: skip
         end = time.monotonic() + timeout_s
-        while not _answers(url):
+        while (refused := _refused(url)) is not None:
             if self._process.poll() is not None or time.monotonic() > end:
-                ended = "did not answer in time" if self._process.returncode is None else (
-                    f"ended with code {self._process.returncode}")  # fmt: skip
+                ended = (
+                    f"did not answer {url}/models within {timeout_s:.0f} s ({refused})"
+                    if self._process.returncode is None
+                    else f"ended with code {self._process.returncode}"
+                )
                 self._said.seek(0)
                 tail = self._said.read().decode("utf-8", "replace").strip()[-800:]
                 self.close()
@@ -112,14 +116,19 @@ class Launched:
         self._said.close()
 
 
-def _answers(url: str) -> bool:
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""It runs on this machine: no proxy of the environment stands between."""
+
+
+def _refused(url: str) -> str | None:
+    """Why the server does not answer yet; None when it does."""
     try:
-        with urllib.request.urlopen(f"{url}/models", timeout=2):
-            return True
+        with _DIRECT.open(f"{url}/models", timeout=2):
+            return None
     except urllib.error.HTTPError as error:
-        return error.code < 500
-    except OSError:
-        return False
+        return None if error.code < 500 else f"HTTP {error.code}"
+    except (OSError, http.client.HTTPException) as error:
+        return str(error) or type(error).__name__
 
 
 SERVERS: dict[str, Server] = {
