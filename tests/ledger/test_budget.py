@@ -1,9 +1,11 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ponder.errors import ParameterError, SpecError
-from ponder.ledger.budget import Budget, Meter
+from ponder.ledger.budget import Allowance, Budget, Meter
 from ponder.ledger.spend import Entry, Ledger, Spend
 
 
@@ -71,3 +73,27 @@ def test_the_ledgers_totals_equal_the_sums_over_its_trace(charges):
         expected = sum((e.spend for e in trace if e.stage == stage), Spend())
         assert total.values() == pytest.approx(expected.values())
     assert ledger.total.values() == pytest.approx(sum((e.spend for e in trace), Spend()).values())
+
+
+@given(st.floats(1, 1e4), st.lists(st.tuples(st.integers(0, 50), st.integers(1, 40), st.floats(0, 1)), max_size=30))
+def test_an_allowance_holds_whatever_is_granted_and_spent(limit, requests):
+    allowance = Allowance(limit, lambda s: 2.0 * s.generated_tokens + s.prompt_tokens)
+    meter = Meter(Budget(), allowance)
+    assert meter.limited
+    for prompt, new, share in requests:
+        unit, shared = Spend(generated_tokens=new), Spend(prompt_tokens=prompt)
+        granted = int(min(3, meter.affordable(unit, shared)))
+        if granted:
+            held = meter.reserve(unit.times(granted) + shared)
+            meter.settle(held, Spend(prompt_tokens=prompt, generated_tokens=int(share * new * granted)))
+        assert allowance.spent <= limit * (1 + 1e-9)
+
+
+def test_an_allowance_counts_what_an_earlier_run_has_left_once():
+    allowance = Allowance(10, lambda s: s.model_calls)
+    allowance.begin(Spend(model_calls=4))
+    assert allowance.affordable(Spend(model_calls=1)) == 6
+    allowance.settle(Spend(), Spend(model_calls=5))
+    allowance.begin(Spend(model_calls=7))  # a second run under it finds on disk what it saw being spent
+    assert allowance.affordable(Spend(model_calls=1)) == 1 and allowance.affordable(Spend(seconds=1)) == math.inf
+    assert allowance.affordable(Spend(model_calls=2)) == 0

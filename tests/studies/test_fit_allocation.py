@@ -247,3 +247,68 @@ def test_another_model_than_the_tables_is_warned_of(tmp_path):
     fit_table([tmp_path / "s"], by="oracle", task=Sums()).save(tmp_path / "t.json")
     with pytest.warns(UserWarning, match="fitted with sim:strong, not with sim:weak"):
         ponder.solve("How much?", model="sim:weak", strategy=f'compute_optimal(table="{tmp_path / "t.json"}", n=2)')
+
+
+def table_of(path, strategy, *, by="vote", probe_verifier="", probe=4):
+    """A table that gives every difficulty the same strategy, and looks at it all the same."""
+    from ponder.core.difficulty import Cell, Level
+
+    cells = tuple(Cell(b, 8, strategy, 0.5, 4) for b in (0, 1))
+    levels = (Level(8, 0.5, strategy, 0.5, 0.0, 0.0),)
+    judges = ", ".join(sorted({str(v) for v in verifiers_in(ponder.parse(strategy))}))
+    DifficultyTable("sim:default", "sums", judges, by, (0.5,), cells, levels, probe, probe_verifier).save(path)
+    return f'compute_optimal(table="{path}", n=8)'
+
+
+@pytest.mark.parametrize("probe", [1, 4, 8, 12])
+@pytest.mark.parametrize("inner", ["repeated_sampling(n=8) | majority", "adaptive_consistency(n=8)", "single"])
+@pytest.mark.filterwarnings("ignore:the table was fitted with")
+def test_samples_of_the_probe_are_the_first_of_the_strategy_and_no_draw_is_paid_twice(tmp_path, inner, probe):
+    text = table_of(tmp_path / "t.json", inner, probe=probe)
+    for question in ("What is 17+25?", "What is 3+4?"):
+        model, alone = testing.Counted(), testing.Counted()
+        result = ponder.solve(question, model=model, strategy=text)
+        plain = ponder.solve(question, model=alone, strategy=inner)
+        assert result.output == plain.output
+        assert [c.output for c in result.candidates] == [c.output for c in plain.candidates]
+        assert model.completions == max(probe, alone.completions) == result.total.model_calls
+        assert result.spend["probe"].model_calls == probe
+        assert model.generated_tokens == result.total.generated_tokens
+
+
+@pytest.mark.parametrize(
+    ("inner", "calls"),
+    [
+        ("best_of_n(verifier=log_probability, n=8)", 8),
+        ("best_of_n(verifier=random_score, n=8)", 4 + 8),
+        # Scores by comparison say nothing across calls: they are made among all eight.
+        ("best_of_n(verifier=rank_ensemble(verifiers=[log_probability]), n=8)", 4 + 8),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the table was fitted with")
+def test_scores_of_the_probe_are_taken_over_if_they_are_the_strategys_own(tmp_path, inner, calls):
+    judge = "log_probability" if "rank" not in inner else "rank_ensemble(verifiers=[log_probability])"
+    text = table_of(tmp_path / "t.json", inner, by="predicted", probe_verifier=judge)
+    result = ponder.solve("What is 17+25?", model=testing.Counted(), strategy=text)
+    plain = ponder.solve("What is 17+25?", model=testing.Counted(), strategy=inner)
+    assert result.total.verifier_calls == calls and result.total.model_calls == 8
+    assert [c.scores for c in result.candidates] == [c.scores for c in plain.candidates]
+    assert result.output == plain.output
+
+
+@pytest.mark.parametrize("calls", range(1, 20))
+@pytest.mark.filterwarnings("ignore:the table was fitted with")
+def test_scores_that_are_held_back_for_the_probes_samples_keep_every_limit(tmp_path, calls):
+    inner = "best_of_n(verifier=random_score, n=8)"
+    text = table_of(tmp_path / "t.json", inner, by="predicted", probe_verifier="log_probability")
+    result = ponder.solve("What is 17+25?", model=testing.Counted(), strategy=text, budget=f"calls={calls}")
+    assert result.total.calls <= calls
+
+
+@pytest.mark.filterwarnings("ignore:the table was fitted with")
+def test_a_race_does_not_begin_with_the_probes_samples(tmp_path):
+    text = table_of(tmp_path / "t.json", "first_finish(n=8)")
+    model, alone = testing.Counted(), testing.Counted()
+    result = ponder.solve("What is 17+25?", model=model, strategy=text)
+    plain = ponder.solve("What is 17+25?", model=alone, strategy="first_finish(n=8)")
+    assert result.output == plain.output

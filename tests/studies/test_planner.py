@@ -48,6 +48,21 @@ def test_a_beam_that_falls_with_its_width_is_kept_narrow_and_one_that_rises_is_m
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("world", "side"), [(EASY_TRAP, "narrow"), (MEDIUM, "wide")])
+def test_the_command_finds_the_side_of_the_beam_too(world: str, side: str, tmp_path: Path) -> None:
+    arguments = [
+        "--model", "sim:default", "--task", f"sim_tree(depth=10,{world})", "--process", "sim_tree", "--no-check",
+        "--budget", "calls=300000", "--candidates", "beam_search(branch=4, verifier=sim_tree_score)",
+        "--problems", "200", "--limit", "120", "--out", str(tmp_path / "pilot"), "--json",
+    ]  # fmt: skip
+    ran = CliRunner().invoke(command, arguments)
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(ran.stdout)
+    assert found["paid"] <= 0.1 * found["budget"]
+    assert found["choice"]["samples"] == 4 if side == "narrow" else found["choice"]["samples"] >= 16
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_search_is_chosen_where_it_wins_and_sampling_where_search_is_fooled(seed: int, tmp_path: Path) -> None:
     options: dict[str, Any] = {"verifiers": ["sim_tree_score"], "problems": 400, "seed": seed}
@@ -125,7 +140,7 @@ def test_a_target_is_reached_as_cheaply_as_possible(tmp_path: Path) -> None:
 
 
 def test_a_small_pilot_says_what_it_cannot_tell(tmp_path: Path) -> None:
-    found = with_sums(tmp_path, Counted(Simulated()), budget="tokens=20000", candidates=CHEAP)
+    found = with_sums(tmp_path, Counted(Simulated()), budget="tokens=12000", candidates=CHEAP)
     assert not found.decided and found.rivals
     assert "cannot tell" in str(found) and "pilot problems would" in str(found)
 
@@ -246,3 +261,82 @@ def test_the_command_says_what_is_missing(arguments: list[str], message: str, tm
     ran = CliRunner().invoke(command, [a.replace("somewhere", str(tmp_path / "somewhere")) for a in arguments])
     assert ran.exit_code != 0
     assert message in ran.output or message in str(ran.exception)
+
+
+class Rambling(Counted):
+    """Answers whose lengths differ tenfold between problems, in an order that no pilot could foresee."""
+
+    @property
+    def shape(self) -> Any:
+        return self.inner.shape
+
+    async def sample(self, request: Any) -> Any:
+        from dataclasses import replace
+
+        assert request.problem is not None
+        factor = 12 if sum(map(ord, request.problem.id)) % 5 == 0 else 1
+        async for position, completion in self.inner.sample(request):
+            longer = min(completion.n_tokens * factor, request.sampling.max_new_tokens)
+            grown = replace(completion, n_tokens=longer)
+            self._count(grown)
+            yield position, grown
+
+
+@pytest.mark.parametrize("budget", ["tokens=9000", "tokens=30000", "generated_tokens=6000", "calls=700", "eflops=2e13"])
+@pytest.mark.parametrize("candidates", [CHEAP, ["resample_until(verifier=log_probability)", *CHEAP[:1]]])
+def test_the_pilot_never_passes_its_share_however_lengths_vary(
+    budget: str, candidates: list[str], tmp_path: Path
+) -> None:
+    model = Rambling()
+    try:
+        found = with_sums(tmp_path, model, budget=budget, candidates=candidates)
+    except BudgetError:
+        paid, share = 0.0, float(budget.split("=")[1]) / 10
+    else:
+        paid, share = found.paid, found.budget / 10
+    assert paid <= share
+    sent = {"tokens": model.prompt_tokens + model.generated_tokens, "generated_tokens": model.generated_tokens,
+            "calls": model.completions}  # fmt: skip
+    assert sent.get(budget.split("=")[0], 0) <= share
+
+
+def test_a_pilot_that_its_limit_cuts_counts_what_was_cut_and_is_the_same_again(tmp_path: Path) -> None:
+    model, again = Rambling(), Rambling()
+    options: dict[str, Any] = {"budget": "tokens=16000", "candidates": ["best_of_n"]}
+    first = with_sums(tmp_path, model, **options)
+    assert json.loads((tmp_path / "pilot.json").read_text())["cut"] > 0, "it was cut"
+    assert model.prompt_tokens + model.generated_tokens <= first.paid <= 1600
+    second = with_sums(tmp_path, again, **options)
+    assert second == first and again.completions == 0
+
+
+def test_problems_that_all_went_alike_do_not_decide() -> None:
+    import numpy as np
+
+    from ponder.studies.measured import AXES
+    from ponder.studies.pilot import Pilot, Trial
+    from ponder.studies.pilot_curve import CostCurve, Resamples, SearchCurve
+    from ponder.studies.planner import decide
+
+    def pilot(problems: int, rights: dict[str, float]) -> Pilot:
+        resamples = Resamples.of(problems)
+        trials = []
+        for text, share in rights.items():
+            right = (np.arange(problems) < round(share * problems)).astype(float)
+            trial = Trial(ponder.parse(text), (8,), curve=SearchCurve({8: right}, resamples, text), problems=problems)
+            trial.points = {8: None}  # type: ignore[dict-item]
+            trial.cost = CostCurve({8: 1.0})
+            trials.append(trial)
+        return Pilot(tuple(trials), AXES["calls"], 1.0, tuple(map(str, range(problems))), {}, resamples)
+
+    both = {"beam_search(n=8)": 1.0, "dvts(n=8)": 1.0}
+    few, many = decide(pilot(26, both), 1e4, 100), decide(pilot(2000, both), 1e4, 100)
+    assert not few.decided and few.rivals, "26 of 26 for both: either may be better by several points"
+    assert many.decided
+    # Jeffreys' interval of 26 of 26, whose lower end is (0.025)-quantile of Beta(26.5, 0.5)
+    assert few.choice is not None and few.choice.low == pytest.approx(0.9075, abs=0.02) and few.choice.high > 0.999
+    apart = decide(pilot(26, {"beam_search(n=8)": 1.0, "dvts(n=8)": 0.5}), 1e4, 100)
+    assert apart.decided
+    sure = decide(pilot(26, both), 1e4, 100, target=0.98)
+    assert sure.reaches is not None and sure.reaches < 0.95 and not sure.decided
+    assert decide(pilot(26, both), 1e4, 100, target=0.8).decided

@@ -116,7 +116,10 @@ def _print(table: DifficultyTable, as_json: bool) -> None:
     if table.probe_cost:
         cost = ", ".join(f"{v:g} {k}" for k, v in table.probe_cost.items())
         console.print(
-            f"on top, the probe of {table.probe} samples for each problem: {cost}", markup=False, soft_wrap=True
+            f"the probe of {table.probe} samples for each problem (on top of a search; for others its samples "
+            f"are the first of their own): {cost}",
+            markup=False,
+            soft_wrap=True,
         )
     for note in table.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)

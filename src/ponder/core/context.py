@@ -136,6 +136,8 @@ class Context:
         self._remarks: dict[object, str] = {}
         self.memo: dict[object, Any] = {}
         self.given: dict[tuple[State, Slot], Any] = {}
+        self._ready: dict[int, Candidate] = {}
+        self._ready_scores: dict[tuple[str, object], float] = {}
 
     # ------------------------------------------------------------------ randomness
 
@@ -170,6 +172,21 @@ class Context:
     def take_up(self, drawn: Mapping[State, int]) -> None:
         """Go on from nodes of an earlier run of this problem: so many children of each were drawn already."""
         self._next_slot.update({state.path: count for state, count in drawn.items()})
+
+    def reuse(
+        self, candidates: Iterable[Candidate], verifier: Verifier | None = None, scores: Iterable[float] = ()
+    ) -> None:
+        """Let draws of whole outputs begin with those that another child of this problem's context has paid for.
+
+        They come back at their own places, so that a strategy answers as it would alone, and are not charged again;
+        nor are scores by the same verifier, unless it scores by comparing. Draws with settings of their own, in a
+        race, or watched are made anew, and so are steps of a search.
+        """
+        drawn = [c for c in candidates if c.error is None]
+        self._ready = {c.index: c for c in drawn}
+        if verifier is not None and not verifier.compares:
+            given = zip(candidates, scores, strict=True)
+            self._ready_scores = {(str(verifier), _key(c)): s for c, s in given if not math.isnan(s)}
 
     async def draw(self, problem: Problem, n: int, **options: Any) -> list[Candidate]:
         """`n` finished candidates, in draw order; fewer if the budget does not allow them.
@@ -207,17 +224,26 @@ class Context:
         level: list[State] = []
         slots: list[Sequence[int]] = []
         offsets: dict[State, int] = {}
+        ready: list[Candidate] = []
         for settings, count in [(meta, n)] if parts is None else parts:
             start = self.root(settings)
             first = self._next_slot.get(start.path, 0)
             self._next_slot[start.path] = first + count
             offsets[start] = self._next_index - first
             self._next_index += count
-            level.append(start)
-            slots.append(range(first, first + count))
+            places = range(first, first + count)
+            paid = [] if settings or race or watch is not None else [k for k in places if k in self._ready]
+            ready += [replace(self._ready[k], index=k + offsets[start]) for k in paid]
+            if len(paid) < count:
+                level.append(start)
+                slots.append([k for k in places if k not in paid] if paid else places)
         scope = self._scope(self.stage)
         scope._watch, scope._race, scope._hold, scope._indices = watch, race, hold, {}
         scope.to_end = self.process.draws_whole
+        for candidate in ready:
+            if self.meter.affordable(hold) >= 1:
+                scope._hold_back(1)
+            yield candidate
         origin: dict[State, int] = {}
         try:
             while level:
@@ -372,7 +398,10 @@ class Context:
         if verifier is None:
             raise ParameterError("score", "verifier", None, allowed="a verifier", hint="for example log_probability")
         scores = np.full(len(items), np.nan)
-        open_items = [i for i, item in enumerate(items) if item.error is None]
+        if self._ready_scores:
+            name = str(verifier)
+            scores[:] = [self._ready_scores.get((name, _key(item)), np.nan) for item in items]
+        open_items = [i for i, item in enumerate(items) if item.error is None and np.isnan(scores[i])]
         if not self._verifying:  # a verifier that asks another one holds nothing
             self.release_holds(len(items))
         unit = Spend(verifier_calls=1)
@@ -717,8 +746,6 @@ class Context:
             unit, shared = self._worst(model, request, n, prompt_bound, price)
             granted = int(min(n, self.meter.affordable(unit + self._hold, shared)))
             if granted > 0:
-                if granted < n:
-                    self._fall_short(f"the budget allowed {granted} of {n} more completions at once")
                 self._hold_back(granted)
                 return granted, request, self.meter.reserve(unit.times(granted) + shared)
             shorter = self._shorter(request, prompt_bound)
@@ -731,11 +758,12 @@ class Context:
         self, model: Model, request: Request, n: int, prompt_bound: int, price: tuple[float, float, float]
     ) -> tuple[Spend, Spend]:
         """The most that one of `n` completions, and what all of them share, can cost."""
-        new = request.sampling.max_new_tokens
-        prompt = Spend(prompt_tokens=prompt_bound, cost_usd=prompt_bound * price[0] / 1e6)
-        unit = Spend(
-            generated_tokens=new, model_calls=0 if self._verifying else 1, cost_usd=new * price[2] / 1e6
-        )  # fmt: skip
+        new, shape = request.sampling.max_new_tokens, model.shape
+        shape = shape and shape.at(request.sampling.experts)
+        read = completion_amounts(Completion("", 0, prompt_tokens=prompt_bound), prompt_bound, shape, price, True)
+        prompt = replace(Spend(*read), verifier_tokens=0)  # type: ignore[arg-type]
+        written = completion_amounts(Completion("", new), prompt_bound, shape, price, self._verifying)
+        unit = replace(Spend(*written), verifier_tokens=0)  # type: ignore[arg-type]
         one_request = n <= model.capabilities.max_n and self.runtime.scheduler(model).honours_n
         sharing = one_request and model.capabilities.n is True and not self._race and self._watch is None
         return (unit, prompt) if sharing else (unit + prompt, Spend())
@@ -862,6 +890,7 @@ class Context:
         scope = self._scope(self.stage)
         scope.problem, scope.process = problem, process or self.process
         scope._roots, scope._next_slot, scope._next_index = {}, {}, 0
+        scope._ready, scope._ready_scores = {}, {}
         return scope
 
     def note_sequential(self) -> None:

@@ -180,28 +180,38 @@ class DifficultyTable:
         return table
 
 
-async def probe_difficulty(
-    problem: Problem, ctx: Context, n: int, verifier: Verifier | None
-) -> tuple[float, list[Candidate]]:
-    """Estimate a problem's difficulty from `n` samples, and return them with it.
+@dataclass(frozen=True)
+class Probe:
+    """What a probe found.
+
+    Attributes:
+        difficulty: larger is easier; NaN if no sample says anything.
+        candidates: the samples.
+        scores: the verifier's of each, NaN where there is none; empty without a verifier.
+    """
+
+    difficulty: float = math.nan
+    candidates: tuple[Candidate, ...] = ()
+    scores: tuple[float, ...] = ()
+
+
+async def probe_difficulty(problem: Problem, ctx: Context, n: int, verifier: Verifier | None) -> Probe:
+    """Estimate a problem's difficulty from `n` samples.
 
     Args:
         problem: the problem of `ctx`.
         ctx: pays.
         n: samples.
         verifier: their mean score is the difficulty; None takes the leading answer's share of all samples.
-
-    Returns:
-        The difficulty (larger is easier), NaN if no sample says anything.
     """
-    candidates = await ctx.draw(problem, n, hold=Spend(verifier_calls=1) if verifier else Spend())
+    candidates = tuple(await ctx.draw(problem, n, hold=Spend(verifier_calls=1) if verifier else Spend()))
     if verifier is None:
         counts, invalid = answer_votes(candidates, ctx)
         drawn = sum(counts) + invalid
-        return (max(counts, default=0) / drawn if drawn else math.nan), candidates
+        return Probe(max(counts, default=0) / drawn if drawn else math.nan, candidates)
     scores = await ctx.score(problem, candidates, verifier) if candidates else np.empty(0)
     known = scores[~np.isnan(scores)]
-    return (float(known.mean()) if known.size else math.nan), candidates
+    return Probe(float(known.mean()) if known.size else math.nan, candidates, tuple(scores.tolist()))
 
 
 def carried(problem: Problem, key: str) -> float:

@@ -120,7 +120,7 @@ async def _at_once(
 
 
 class _Scorer:
-    """Scores what has landed, in as large groups as have gathered meanwhile."""
+    """Scores what has landed, in as large groups as have gathered meanwhile; all at the end if scores compare."""
 
     def __init__(self, problem: Problem, ctx: Context, verifier: Verifier, scores: dict[int, float]) -> None:
         self._problem, self._ctx, self._verifier, self._scores = problem, ctx, verifier, scores
@@ -129,7 +129,7 @@ class _Scorer:
 
     def add(self, candidate: Candidate) -> None:
         self._waiting.append(candidate)
-        if self._task is None or self._task.done():
+        if not self._verifier.compares and (self._task is None or self._task.done()):
             if self._task is not None:
                 self._task.result()
             self._task = asyncio.create_task(self._work())
@@ -143,6 +143,7 @@ class _Scorer:
     async def finish(self) -> None:
         if self._task is not None:
             await self._task
+        await self._work()
 
     async def cancel(self) -> None:
         if self._task is not None and not self._task.done():

@@ -30,12 +30,14 @@ def place_of(item: Scorable) -> tuple[object, ...]:
 class Verifier(Registered, ABC):
     """Scores outputs; larger is better.
 
-    `needs` names model capabilities without which it cannot work. `range` says what its scores mean.
+    `needs` names model capabilities without which it cannot work. `range` says what its scores mean. One that
+    `compares` gives a score that depends on the items beside it.
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    compares: ClassVar[bool] = False
 
     @abstractmethod
     async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:

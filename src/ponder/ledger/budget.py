@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from ponder.errors import ParameterError, SpecError
@@ -125,7 +126,7 @@ class Meter:
                 return 0
             if unit > 0:
                 count = min(count, math.floor((left - once) / unit + 1e-9))
-        return count
+        return min(count, self.parent.affordable(worst, shared)) if self.parent else count
 
     def reserve(self, amount: Spend) -> Spend:
         """Set an amount aside; the caller has asked `affordable` and does not await in between."""
@@ -144,3 +145,45 @@ class Meter:
     def _shift(self, amounts: dict[str, float], by: Spend, sign: int) -> None:
         for name in self._limits:
             amounts[name] += sign * float(getattr(by, name))
+
+
+class Allowance(Meter):
+    """A hard limit on one number that is worked out from a cost: FLOPs, dollars, or any other meaning of compute.
+
+    Args:
+        most: the limit.
+        measure: from a cost to the number; it must add up.
+    """
+
+    def __init__(self, most: float, measure: Callable[[Spend], float]) -> None:
+        super().__init__(Budget())
+        self.most, self.measure = most, measure
+        self.spent = 0.0
+        self._held = 0.0
+
+    @property
+    def limited(self) -> bool:
+        """Always."""
+        return True
+
+    def begin(self, spent: Spend) -> None:
+        """Take note of what an earlier run has left; a second run under the same allowance has seen it already."""
+        self.spent = max(self.spent, self.measure(spent))
+
+    def affordable(self, worst: Spend, shared: Spend = Spend()) -> int | float:
+        """How many units of `worst` fit, given one `shared` cost; infinite for what costs nothing."""
+        left = self.most - self.spent - self._held - self.measure(shared)
+        unit = self.measure(worst)
+        if left < -1e-9 * self.most or (left <= 0 and unit > 0):
+            return 0
+        return math.floor(left / unit + 1e-9) if unit > 0 else math.inf
+
+    def reserve(self, amount: Spend) -> Spend:
+        """Set an amount aside."""
+        self._held += self.measure(amount)
+        return amount
+
+    def settle(self, reserved: Spend, spent: Spend) -> None:
+        """Give a reservation back and book what was spent instead."""
+        self._held -= self.measure(reserved)
+        self.spent += self.measure(spent)

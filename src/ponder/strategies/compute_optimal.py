@@ -4,9 +4,11 @@ Paper    Snell et al. 2024, "Scaling LLM Test-Time Compute Optimally can be More
          Parameters"; Liu et al. 2025, "Can 1B LLM Surpass 405B LLM?" (bands, the verifier in the key).
 Equal    Difficulty by the mean verifier score of a probe, or known; a strategy for each bin and budget, learnt with
          two-fold cross-validation inside each bin.
-Differs  The probe is in the ledger, as a stage of its own. Vote shares and numbers that problems carry are difficulties
-         too. Where the table brings nothing over the best single strategy, it is that strategy.
-Needs    A table (`ponder allocate fit`); a verifier if the table says so.    Cost: the probe and the chosen strategy.
+Differs  The probe is in the ledger, as a stage of its own, and its samples are the first that a strategy of whole
+         outputs draws: only a search by steps pays for its own beside them. Vote shares and numbers that problems carry
+         are difficulties too. Where the table brings nothing over the best single strategy, it is that strategy.
+Needs    A table (`ponder allocate fit`); a verifier if the table says so.
+Cost     The chosen strategy, and what the probe drew beyond it.
 """
 
 from __future__ import annotations
@@ -18,9 +20,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from ponder.core.candidate import Candidate
 from ponder.core.context import Context
-from ponder.core.difficulty import DifficultyTable, carried, probe_difficulty, verifier_key, with_verifier
+from ponder.core.difficulty import DifficultyTable, Probe, carried, probe_difficulty, verifier_key, with_verifier
 from ponder.core.problem import Problem
 from ponder.core.registry import SELECTORS, VERIFIERS, strategy
 from ponder.core.strategy import Result, Strategy, parse_strategy
@@ -120,9 +121,10 @@ class ComputeOptimal(Strategy):
         table = self._table
         _check_model(table, ctx)
         budget = table.nearest(n)
-        difficulty, probed = math.nan, list[Candidate]()
+        probe = Probe()
         if not table.level(budget).degenerate:  # else the answer would change nothing
-            difficulty, probed = await self._difficulty(table, problem, ctx)
+            probe = await self._probe(table, problem, ctx)
+        difficulty, probed = probe.difficulty, probe.candidates
         text = table.strategy(difficulty, budget)
         known = not math.isnan(difficulty)
         details: dict[str, Any] = {
@@ -131,19 +133,19 @@ class ComputeOptimal(Strategy):
             "assigned": text,
             "probe": len(probed),
         }
-        result = await self._parsed(text).run(problem, ctx.child(problem))
+        inner = ctx.child(problem)
+        inner.reuse(probed, self._probe_verifier(), probe.scores)
+        result = await self._parsed(text).run(problem, inner)
         if not any(c.error is None for c in result.candidates) and any(c.error is None for c in probed):
             result = await ctx.select(ctx.result(probed), SELECTORS.build("majority"))
         return replace(result, spend=ctx.ledger.stages, details={**result.details, **details})
 
-    async def _difficulty(
-        self, table: DifficultyTable, problem: Problem, ctx: Context
-    ) -> tuple[float, list[Candidate]]:
-        """NaN if it is not known: the best single strategy is then used."""
+    async def _probe(self, table: DifficultyTable, problem: Problem, ctx: Context) -> Probe:
+        """Without a difficulty the best single strategy is used."""
         if table.by == "metadata":
-            return carried(problem, table.key), []
+            return Probe(carried(problem, table.key))
         if table.by == "oracle":
-            return table.difficulties.get(problem.id, math.nan), []
+            return Probe(table.difficulties.get(problem.id, math.nan))
         inner = ctx.child(problem)
         inner.ledger = type(ctx.ledger)()
         try:

@@ -180,8 +180,9 @@ def _difficulties(
                     values.append(carried(known[name], key))
                     continue
                 ctx = stored.context(known[name])
-                value, drawn = await probe_difficulty(known[name], ctx, probe, judge)
-                lost = [c.error for c in drawn if c.error is not None]
+                probed = await probe_difficulty(known[name], ctx, probe, judge)
+                value = probed.difficulty
+                lost = [c.error for c in probed.candidates if c.error is not None]
                 if lost:
                     raise StudyError(
                         f"the probe of {name} is not in the store of {folder}: {lost[0]}. Put a strategy that samples "

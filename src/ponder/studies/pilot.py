@@ -12,22 +12,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from ponder.core.model import Model
 from ponder.core.problem import Grade, Problem, Task
-from ponder.core.strategy import Pipeline, Strategy
+from ponder.core.selector import Selector
+from ponder.core.strategy import Pipeline, Strategy, parse_strategy
 from ponder.errors import BudgetError, ParameterError, PonderError, StudyError
-from ponder.ledger.spend import FIELDS
-from ponder.studies.measured import AXES, Axis, Measured, Point
+from ponder.ledger.budget import Allowance
+from ponder.ledger.spend import FIELDS, Spend
+from ponder.studies.measured import AXES, Axis, Measured, Point, add_eflops
 from ponder.studies.offline import StoredStudy
 from ponder.studies.pilot_curve import CostCurve, Curve, Draws, PoolCurve, Resamples, Rule, SearchCurve
 from ponder.studies.plan import Study
+from ponder.studies.results import write_whole
 from ponder.studies.runner import Progress, abench
 
 Floats = NDArray[np.float64]
@@ -115,8 +119,15 @@ class Trial:
 
     @property
     def pooled(self) -> bool:
-        """Whether its draws are those of the pool."""
-        return _inner(self.strategy).name in POOLED
+        """Whether its draws are those of the pool, and it pays for nothing else but its verifier."""
+        selectors = self.strategy.selectors if isinstance(self.strategy, Pipeline) else ()
+        asks = any(type(s).choose is not Selector.choose for s in selectors)
+        return _inner(self.strategy).name in POOLED and not asks
+
+    @property
+    def judge(self) -> str:
+        """The verifier that scores its draws; empty if none does."""
+        return str(getattr(_inner(self.strategy), "verifier", ""))
 
     def at(self, n: int) -> Strategy:
         """It at n samples."""
@@ -136,7 +147,7 @@ class Pilot:
     Attributes:
         trials: the candidates that were measured.
         axis: what compute means.
-        paid: compute that the pilot took, on the axis; an upper bound where draws are shared.
+        paid: compute that the pilot took, on the axis, within its allowance; an upper bound where draws are shared.
         problems: ids of its problems.
         left_out: candidates that were not tried, with the reason.
         resamples: the bootstrap that all curves share.
@@ -164,7 +175,7 @@ async def run_pilot(
         study: model, task, seed, sampling, process; its strategies and samples are not read.
         candidates: what to try.
         problems: what may be used, in the order in which it is.
-        allowance: the most that the pilot may spend; rungs are sized by what problems have cost so far.
+        allowance: the most that the pilot may spend, a hard limit; rungs are sized by what problems have cost so far.
         axis: what compute means.
         out: the study's directory.
         promise: ranks candidates between rungs.
@@ -177,7 +188,7 @@ async def run_pilot(
         BudgetError: the allowance does not suffice for two problems.
         PonderError: as `bench` does.
     """
-    runner = _Rungs(study, problems, axis, out, model, task, progress, check)
+    runner = _Rungs(study, problems, allowance, axis, out, model, task, progress, check)
     trials = [Trial(s) for s in candidates]
     per_draw = await runner.probe()
     pool, widths = _richest(trials, per_draw, allowance)
@@ -188,22 +199,24 @@ async def run_pilot(
         if not trial.widths:
             left_out[str(trial.strategy)] = "the pilot's share of the budget is too small to run a search at 4 samples"
     trials = [t for t in trials if t.widths]
-    done, share = 0, _MARGIN / 2
+    share = _MARGIN / 2
     per_problem = per_draw * (pool + sum(sum(t.widths) for t in trials if not t.pooled))
-    while done < len(problems):
-        wanted = max(_FIRST, 2 * done) - done
+    while not runner.ended and runner.done < len(problems):
+        wanted = max(_FIRST, 2 * runner.done) - runner.done
         room = int(share * (allowance - runner.paid(trials)) / max(per_problem, 1e-12))
-        more = min(wanted, room, len(problems) - done)
-        if more < 1 or (not done and more < 2):
+        more = min(wanted, room, len(problems) - runner.done)
+        if more < 1 or (not runner.done and more < 2):
             break
-        await runner.rung(trials, done + more)
-        done, share = runner.done, _MARGIN
-        resamples = Resamples.of(done, seed=study.seed)
+        await runner.rung(trials, runner.done + more)
+        if not runner.done:
+            break
+        share, resamples = _MARGIN, Resamples.of(runner.done, seed=study.seed)
         await runner.curves(trials, resamples)
         per_problem = runner.per_problem(trials)
-        if done < len(problems):
+        if runner.done < len(problems):
             _halve(trials, promise)
-    if not done:
+    done = runner.done
+    if done < 2:
         raise BudgetError(
             f"the pilot may spend {allowance:,.4g} {axis.unit}, which is too little for two problems; one draw costs "
             f"about {per_draw:,.3g}. Give a larger budget or a larger --pilot share"
@@ -216,61 +229,138 @@ class _Rungs:
     """Runs rungs of a pilot and keeps what they cost."""
 
     def __init__(
-        self, study: Study, problems: Sequence[Problem], axis: Axis, out: Path, model: Model | None, task: Task,
-        progress: Progress | None, check: bool,
+        self, study: Study, problems: Sequence[Problem], allowance: float, axis: Axis, out: Path, model: Model | None,
+        task: Task, progress: Progress | None, check: bool,
     ) -> None:  # fmt: skip
         self.base = {k: v for k, v in vars(study).items() if v is not None}
-        self.problems, self.axis, self.out = problems, axis, out
+        self.problems, self.allowance, self.axis, self.out = problems, allowance, axis, out
         self.model, self.task, self.progress, self.check = model, task, progress, check
-        self.done, self.probed = 0, 0.0
+        self.intensity = study.intensity
+        self.done, self.probed, self.cut, self.ended = 0, 0.0, 0.0, False
+        self.rows: dict[str, Point] = {}
+        self.sources: set[str] = set()
 
     async def probe(self) -> float:
         """What a draw costs, from two draws on each of two problems."""
-        data = await self._bench(["repeated_sampling(n=2)"], min(_PROBES, len(self.problems)))
+        meter = Allowance(self.allowance, self._measure)
+        try:
+            data = await self._bench(["repeated_sampling(n=2)"], min(_PROBES, len(self.problems)), meter)
+        except BudgetError as error:
+            raise BudgetError(
+                f"the pilot may spend {self.allowance:,.4g} {self.axis.unit}, which is too little for two problems; "
+                f"one draw costs too much at its worst. Give a larger budget or a larger --pilot share"
+            ) from error
         total = self.axis.total(data.points[0].row)
         if not total:
             raise StudyError(
                 f"{self.axis.name} cannot be a budget here: the model and task count none (0 for two draws). "
                 f"They count {', '.join(a.name for a in data.usable_axes()) or 'nothing'}"
             )
-        self.probed = total
+        self.probed = meter.spent
         return total / (2 * data.points[0].n_problems)
 
     async def rung(self, trials: Sequence[Trial], problems: int) -> None:
-        """Run what is still in on the first so many problems."""
-        names = {str(t.at(w)): (t, w) for t in trials if not t.dropped for w in t.widths}
+        """Run what is still in on the first so many problems, or on as many as the allowance bears.
+
+        What pays runs under a hard limit: the searches, and the pool's draws and scores once for each verifier. All
+        other rows select among what is then stored. A problem that the limit cuts ends the pilot; it is not looked
+        at, and what it took is in `paid`.
+        """
+        alive = [t for t in trials if not t.dropped]
+        searches = [str(t.at(w)) for t in alive if not t.pooled for w in t.widths]
+        sources = _sources(alive)
+        self.sources |= set(sources)
+        for paying in [[*searches, *sources[:1]], *([s] for s in sources[1:])]:
+            problems = await self._limited(trials, paying, problems)
+        self.done = problems
+        if not problems:
+            return
+        names = {str(t.at(w)): (t, w) for t in alive for w in t.widths}
         for point in (await self._bench(list(names), problems)).points:
             trial, width = names[point.strategy]
             trial.points[width] = point
             trial.problems = point.n_problems
-        self.done = problems
 
-    async def _bench(self, strategies: Sequence[str], problems: int) -> Measured:
+    async def _limited(self, trials: Sequence[Trial], paying: Sequence[str], problems: int) -> int:
+        """Run rows as far as the allowance bears; how many of the first problems are then finished.
+
+        What is under way may hold so much back that little is free, so what was cut is tried again one by one. An
+        earlier run of this pilot that was cut has left where.
+        """
+        if not paying or not problems:
+            return problems
+        done, ended = 0, self._ended_before()
+        if ended is not None and problems >= ended["problems"]:
+            self.ended, self.cut, done = True, ended["cut"], int(ended["problems"])
+        else:
+            meter = Allowance(self.allowance - self._beside(trials, paying), self._measure)
+            for alone in (False, True):
+                try:
+                    ids = set((await self._bench(paying, problems, meter, alone=alone)).problem_ids)
+                except BudgetError:
+                    ids = set()
+                done = next((i for i, p in enumerate(self.problems[:problems]) if p.id not in ids), problems)
+                if done == problems:
+                    break
+            if done < problems:  # what was under way when the limit was met is paid for, and in no row
+                kept = (await self._bench(paying, done)).points if done else ()
+                self.cut += meter.spent - sum(self._full(point) for point in kept)
+            self.ended = done < problems
+            if self.ended:
+                ended = {"allowance": self.allowance, "problems": done, "cut": self.cut}
+                write_whole(self.out / "pilot.json", orjson.dumps(ended))
+        if done:
+            self.rows |= {p.strategy: p for p in (await self._bench(paying, done)).points}
+        return done
+
+    def _ended_before(self) -> dict[str, float] | None:
+        """Where an earlier run of this pilot was cut."""
+        path = self.out / "pilot.json"
+        found = orjson.loads(path.read_bytes()) if path.exists() else {}
+        return found if found.get("allowance") == self.allowance else None
+
+    async def _bench(
+        self, strategies: Sequence[str], problems: int, allowance: Allowance | None = None, *, alone: bool = False
+    ) -> Measured:
         chosen = Chosen(self.task, tuple(self.problems[:problems]))
         study = Study.of({**self.base, "strategies": list(strategies), "samples": [1]})
-        await abench(study, self.out, model=self.model, task=chosen, check=self.check, progress=self.progress)
+        if alone:
+            study = replace(study, concurrency=1)
+        await abench(
+            study, self.out, model=self.model, task=chosen, check=self.check, progress=self.progress,
+            allowance=allowance,
+        )  # fmt: skip
         self.check = False
         return Measured.load(self.out, hardware=study.hardware or None)
 
     def paid(self, trials: Sequence[Trial]) -> float:
         """What was spent: the pool's draws once, each verifier's scores of the pool once, every search in full."""
-        draws, verifying, total = self.probed, dict[str, float](), 0.0
-        for trial in trials:
-            for point in trial.points.values():
-                stages = {k: self._amount(v) for k, v in point.stages.items()}
-                if not trial.pooled:
-                    total += sum(stages.values())
-                    continue
-                judge = str(getattr(_inner(trial.strategy), "verifier", ""))
-                draws = max(draws, stages.get("draw", 0.0))
-                rest = sum(v for k, v in stages.items() if k != "draw")
-                verifying[judge] = max(verifying.get(judge, 0.0), rest)
-        return total + draws + sum(verifying.values())
+        draws = max([self.probed, *(self._drawn(s) for s in self.rows)])
+        return draws + self._beside(trials, ())
+
+    def _beside(self, trials: Sequence[Trial], paying: Sequence[str]) -> float:
+        """What other rows than these took, but for the pool's draws: every row that draws the pool counts them."""
+        pool = [s for s in self.rows if s in self.sources]
+        searches = {str(t.at(w)): p for t in trials if not t.pooled for w, p in t.points.items()}
+        searches |= {s: p for s, p in self.rows.items() if s not in pool}
+        total = self.cut + sum(self._full(p) for s, p in searches.items() if s not in paying)
+        total += sum(self._full(self.rows[s]) - self._drawn(s) for s in pool if s not in paying)
+        return total
+
+    def _drawn(self, row: str) -> float:
+        """The pool's draws as a row of `_sources` counts them; 0 for a search."""
+        return self._amount(self.rows[row].stages.get("draw", {})) if row in self.sources else 0.0
+
+    def _full(self, point: Point) -> float:
+        return sum(self._amount(stage) for stage in point.stages.values())
 
     def per_problem(self, trials: Sequence[Trial]) -> float:
         """What one more problem costs."""
         alive = [t for t in trials if not t.dropped]
-        return self.paid(alive) / max(self.done, 1)
+        return (self.paid(alive) - self.cut) / max(self.done, 1)
+
+    def _measure(self, spend: Spend) -> float:
+        return self._amount(add_eflops(spend.as_dict(), self.intensity))
 
     def _amount(self, stage: Mapping[str, float]) -> float:
         return self.axis.total({**dict.fromkeys(FIELDS, 0.0), **stage}) or 0.0
@@ -301,6 +391,18 @@ class _Rungs:
                     _draws(stored, problem, candidates, str(getattr(getattr(source, "verifier", None), "name", "")))
                 )
         return found
+
+
+def _sources(trials: Sequence[Trial]) -> list[str]:
+    """The rows that pay for the pool: the widest draws, with the scores of each verifier that is asked about them."""
+    widest: dict[str, int] = {}
+    for trial in trials:
+        if trial.pooled:
+            widest[trial.judge] = max(widest.get(trial.judge, 0), *trial.widths)
+    if widest.get("", 0) <= max((n for judge, n in widest.items() if judge), default=0):
+        widest.pop("", None)
+    texts = [f"best_of_n(n={n}, verifier={v})" if v else f"repeated_sampling(n={n})" for v, n in widest.items()]
+    return [str(parse_strategy(text)) for text in texts]
 
 
 def _draws(stored: StoredStudy, problem: Problem, candidates: Sequence[Any], judge: str) -> Draws:

@@ -26,7 +26,7 @@ from ponder.core.seeds import generator
 from ponder.core.strategy import Strategy, parse_strategy
 from ponder.core.taxonomy import TagFilter
 from ponder.errors import CapabilityError, ParameterError, TaskError
-from ponder.laws.intervals import percentiles, wilson_interval
+from ponder.laws.intervals import percentiles
 from ponder.studies.measured import ORACLE
 from ponder.studies.pilot import Pilot, Trial, budget_axis, run_pilot
 from ponder.studies.plan import Study
@@ -47,6 +47,9 @@ _MATTERS = 0.01
 """A strategy is a rival of the choice if the pilot cannot rule out that it is better by more than this."""
 
 _SURE = 0.95
+
+_DOUBT = 0.5
+"""Problems that speak for either side beside the pilot's own (Jeffreys): 26 alike do not show that all are."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,8 @@ def plan(
         task: text form or object, with references: the pilot's outputs are graded.
         budget: one limit for the whole job, such as `tokens=2e6`, `usd=5`, `calls=10000`, `eflops=1e16`.
         out: directory of the pilot, which is a study; `plan.json` and `plan.toml` are written there.
-        pilot: the most that the pilot may take, as a share of the budget, in (0, 1).
+        pilot: the most that the pilot may take, as a share of the budget, in (0, 1); a hard limit (of seconds, which
+            are known afterwards only, what is under way may pass it).
         target: accuracy to reach: the cheapest option that does is chosen.
         candidates: strategies; None takes `default_candidates`.
         verifiers: for the default candidates.
@@ -308,7 +312,7 @@ def decide(pilot: Pilot, budget: float, problems: int, target: float | None = No
         budget: for the whole job.
         problems: how many the rest is for.
         target: accuracy to reach.
-        seed: of nothing but ties in the bootstrap.
+        seed: of the doubt that the resampled problems leave.
     """
     most = (budget - pilot.paid) / problems
     rows = [(t, n) for t in pilot.trials if t.curve is not None for n in _samples(t)]
@@ -322,11 +326,14 @@ def decide(pilot: Pilot, budget: float, problems: int, target: float | None = No
         )
         return Plan(*shared, None, target, None, True, (), (), (), dict(pilot.left_out), None, headline, ())
     accuracy = np.stack([t.curve.accuracy(n) for t, n in inside if t.curve is not None])
+    hedged = np.stack(
+        [_hedged(a, t.problems, seed, i) for i, ((t, _), a) in enumerate(zip(inside, accuracy, strict=True))]
+    )
     top = accuracy.max(axis=0)
     share = (accuracy >= top - 1e-9) / (accuracy >= top - 1e-9).sum(axis=0)
-    options = [_predicted(t, n, accuracy[i], float(share[i].mean())) for i, (t, n) in enumerate(inside)]
-    chosen, reaches = _choose(options, accuracy, target)
-    rivals = _rivals(chosen, inside, options, accuracy)
+    options = [_predicted(t, n, accuracy[i], hedged[i], float(share[i].mean())) for i, (t, n) in enumerate(inside)]
+    chosen, reaches = _choose(options, accuracy, hedged, target)
+    rivals = _rivals(chosen, inside, options, accuracy, seed)
     decided = not rivals if target is None else reaches is not None and reaches >= _SURE
     notes = _notes(pilot, rows, inside, options, chosen, rivals, accuracy, target, reaches)
     choice = options[chosen]
@@ -342,12 +349,24 @@ def decide(pilot: Pilot, budget: float, problems: int, target: float | None = No
     )  # fmt: skip
 
 
-def _choose(options: Sequence[Prediction], accuracy: Floats, target: float | None) -> tuple[int, float | None]:
+def _hedged(values: Floats, problems: int, *place: object, low: float = 0.0) -> Floats:
+    """Resampled means as if half a problem of each extreme (1 and `low`) had been seen beside the pilot's own.
+
+    The bootstrap of 26 problems that all went alike has no spread at all. With a share this is Jeffreys' posterior,
+    Beta(k + ½, m - k + ½); with a difference of two strategies, of one problem in which either is the better one.
+    """
+    weights = generator("hedged", *place).dirichlet([_DOUBT, _DOUBT, problems], size=len(values))
+    return np.asarray(weights[:, 0] + low * weights[:, 1] + weights[:, 2] * values)
+
+
+def _choose(
+    options: Sequence[Prediction], accuracy: Floats, hedged: Floats, target: float | None
+) -> tuple[int, float | None]:
     """The option with the highest lower quartile, or the cheapest whose lower quartile reaches the target."""
     careful = np.quantile(accuracy, _QUARTILE, axis=1)
     cost = np.array([o.cost for o in options])
     if target is not None:
-        reach = (accuracy >= target - 1e-12).mean(axis=1)
+        reach = (hedged >= target - 1e-12).mean(axis=1)
         enough = np.flatnonzero(careful >= target - 1e-12)
         chosen = int(enough[np.argmin(cost[enough])]) if enough.size else int(np.argmax(reach + 1e-6 * careful))
         return chosen, float(reach[chosen])
@@ -356,7 +375,7 @@ def _choose(options: Sequence[Prediction], accuracy: Floats, target: float | Non
 
 
 def _rivals(
-    chosen: int, inside: Sequence[tuple[Trial, int]], options: Sequence[Prediction], accuracy: Floats
+    chosen: int, inside: Sequence[tuple[Trial, int]], options: Sequence[Prediction], accuracy: Floats, seed: int
 ) -> list[int]:
     """Of each other strategy the best option, if the pilot cannot tell it from the choice."""
     out = []
@@ -365,7 +384,9 @@ def _rivals(
         if chosen in own:
             continue
         best = max(own, key=lambda i: options[i].accuracy)
-        low, _ = percentiles(accuracy[chosen] - accuracy[best], 2 * _SURE - 1)
+        problems = min(inside[i][0].problems for i in (chosen, best))
+        gap = _hedged(accuracy[chosen] - accuracy[best], problems, seed, "gap", best, low=-1.0)
+        low, _ = percentiles(gap, 2 * _SURE - 1)
         if low < -_MATTERS:
             out.append(best)
     return sorted(out, key=lambda i: -options[i].accuracy)
@@ -418,13 +439,12 @@ def _samples(trial: Trial) -> list[int]:
     return sorted({*trial.points, *trial.usable([k for k in powers if smallest <= k <= most])})
 
 
-def _predicted(trial: Trial, n: int, accuracy: Floats, best: float) -> Prediction:
-    low, high = percentiles(accuracy)
-    mean, m = float(accuracy.mean()), trial.problems
-    if not 1 / m < mean < 1 - 1 / m:  # resampling problems that all went alike says nothing
-        _, floor, roof = wilson_interval(mean * m, m)
-        low, high = min(low, floor), max(high, roof)
-    return Prediction(str(trial.at(n)), n, mean, low, high, trial.cost.at(n), n in trial.points, best)
+def _predicted(trial: Trial, n: int, accuracy: Floats, hedged: Floats, best: float) -> Prediction:
+    low, high = percentiles(hedged)
+    mean = float(accuracy.mean())
+    return Prediction(
+        str(trial.at(n)), n, mean, min(low, mean), max(high, mean), trial.cost.at(n), n in trial.points, best
+    )
 
 
 def _front(options: Sequence[Prediction]) -> tuple[Prediction, ...]:

@@ -37,7 +37,7 @@ from ponder.errors import (
     StudyError,
     TaskError,
 )
-from ponder.ledger.budget import Budget
+from ponder.ledger.budget import Allowance, Budget, Meter
 from ponder.ledger.spend import Ledger, Spend, completion_spend
 from ponder.studies.baselines import with_baselines
 from ponder.studies.guard import StudyRuntime
@@ -190,6 +190,7 @@ async def abench(
     check: bool = True,
     model: str | Model | None = None,
     task: str | Task | None = None,
+    allowance: Allowance | None = None,
     **settings: Any,
 ) -> StudyResults:
     """Run a study, or go on with it.
@@ -201,6 +202,8 @@ async def abench(
         check: probe the model first (remembered per endpoint and model).
         model: text form or object, over the plan's.
         task: the same.
+        allowance: what its rows may take together, each counted in full, those of an earlier run included. A problem
+            that it cuts is not kept, and ends the study as its budget does.
         settings: fields of `Study`, over those of `study`.
 
     Returns:
@@ -215,7 +218,7 @@ async def abench(
         plan, model=model if isinstance(model, Model) else None, task=task if isinstance(task, Task) else None
     )
     if out is None:
-        return await _Run(prepared, MemoryCache(), None, progress or Silent()).start(check)
+        return await _Run(prepared, MemoryCache(), None, progress or Silent(), allowance).start(check)
     with Store(Path(out), prepared.identity) as store:
         sampling = study_sampling(plan, prepared.model, prepared.task, store.fact("logprobs"))
         prepared = replace(prepared, sampling=sampling)
@@ -225,7 +228,7 @@ async def abench(
             await store.forget_outcomes()
             await store.note("prices", prices)
         write_whole(Path(out) / "study.toml", prepared.study.to_toml().encode())
-        return await _Run(prepared, store, store, progress or Silent()).start(check)
+        return await _Run(prepared, store, store, progress or Silent(), allowance).start(check)
 
 
 def bench(study: Study | str | Path | Mapping[str, Any] | None = None, out: Any = None, **options: Any) -> StudyResults:
@@ -251,12 +254,16 @@ def _plan(study: Study | str | Path | Mapping[str, Any] | None, settings: Mappin
 class _Run:
     """One run of a prepared study."""
 
-    def __init__(self, prepared: Prepared, cache: Cache, store: Store | None, progress: Progress) -> None:
-        self.prepared, self.store, self.progress = prepared, store, progress
+    def __init__(
+        self, prepared: Prepared, cache: Cache, store: Store | None, progress: Progress, allowance: Allowance | None
+    ) -> None:
+        self.prepared, self.store, self.progress, self.allowance = prepared, store, progress, allowance
         study = prepared.study
         limits = Budget.parse(study.study_budget)
         already = Spend() if limits.unlimited or store is None else self._spent_before(store)
         self.runtime = StudyRuntime(cache=cache, prices=study.price_table, limits=limits, already=already)
+        if allowance is not None:
+            self.runtime.meter = Meter(Budget(seconds=limits.seconds), allowance)
         self.limit = Budget.parse(study.budget)
         plain = [(s.with_samples(k), Series(str(s), k)) for s, k in study.rows()]
         self.in_order = sorted(plain, key=lambda row: -row[1].budget)
@@ -359,6 +366,9 @@ class _Run:
             for problem, data in self.store.outcomes(series.strategy, series.budget):
                 if problem in wanted:
                     series.outcomes[problem] = Outcome.of(data)
+        if self.allowance is not None:
+            known = (o.spend.values() for series in self.series for o in series.outcomes.values())
+            self.allowance.begin(sum((Spend(**amounts) for stages in known for amounts in stages), Spend()))  # type: ignore[arg-type]
         for _, series in self.allocated:  # its problems depend on each other: all of them, or none
             if len(series.outcomes) < len(wanted):
                 series.outcomes = {}
@@ -415,6 +425,8 @@ class _Run:
             if self.runtime.stop is not None or _concerns_all(error):
                 raise
             return crashed(error, ctx.ledger.stages)
+        if self.allowance is not None and ctx.shortfalls:
+            raise BudgetError(f"the allowance is used up: {ctx.shortfalls[-1]}")
         return await self._graded(result, series)
 
     async def _graded(self, result: Result, series: Series) -> Outcome:

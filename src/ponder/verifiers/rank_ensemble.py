@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,8 @@ class RankEnsemble(Verifier):
     """
 
     verifiers: tuple[Verifier, ...]
+
+    compares: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.verifiers:
