@@ -6,7 +6,7 @@ import pytest
 from ponder.api import run_sync
 from ponder.core.context import Context
 from ponder.core.problem import Problem
-from ponder.diffusion.hub import schedule_of
+from ponder.diffusion.hub import clip_of, schedule_of
 from ponder.errors import CapabilityError, ModelNotFoundError, ParameterError
 from ponder.models.diffusers import Diffusers
 from ponder.processes.denoising import Denoising
@@ -47,8 +47,9 @@ def test_a_pipeline_sampled_by_us_gives_the_picture_it_gives_itself(ddim):
 
 
 def test_flow_tables_are_read_once_and_other_kinds_are_refused(ddim):
-    schedule, clip = schedule_of(diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), 6)
-    assert schedule.is_flow and schedule.steps == 6 and clip is None and schedule.s[-1] == 0
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    schedule = schedule_of(scheduler, 6)
+    assert schedule.is_flow and schedule.steps == 6 and clip_of(scheduler) is None and schedule.s[-1] == 0
     with pytest.raises(CapabilityError, match="not a scheduler whose tables"):
         schedule_of(diffusers.EDMEulerScheduler(), 5)
     with pytest.raises(ModelNotFoundError, match="cannot be loaded"):

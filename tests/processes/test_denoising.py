@@ -228,7 +228,7 @@ def test_ddim_equals_diffusers(kind, eta, spacing):
     """To rounding, once its tables are in double precision like ours; in single precision its own error is 1e-5."""
     torch = pytest.importorskip("torch")
     diffusers = pytest.importorskip("diffusers")
-    from ponder.diffusion.hub import schedule_of
+    from ponder.diffusion.hub import clip_of, schedule_of
 
     beta = {"leading": "scaled_linear", "linear": "linear"}[spacing]
     scheduler = diffusers.DDIMScheduler(
@@ -236,7 +236,7 @@ def test_ddim_equals_diffusers(kind, eta, spacing):
     )
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
     scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.double()
-    schedule, clip = schedule_of(scheduler, 20)
+    schedule, clip = schedule_of(scheduler, 20), clip_of(scheduler)
     model = FunctionModel(Net(), (4,), kind, lambda n: schedule, clip)
     ctx = context(model=model, steps=20, macro=20, eta=eta, solver="ddim")
     rng = np.random.default_rng(3)

@@ -44,7 +44,7 @@ def require_gradients(process: Denoising) -> None:
         )
     if not process.denoiser.differentiable:
         raise GradientUnavailableError(
-            f"{process.model} gives no gradients. Use diffusers:digits or a gmm model, noise_ascent(gradient=spsa), or "
+            f"{process.model} gives no gradients. Use a diffusers or gmm model, noise_ascent(gradient=spsa), or "
             "zero_order_search, which need none"
         )
 

@@ -125,9 +125,17 @@ class DiffusionModel(Model):
 
 
 def as_prediction(output: Floats, kind: Kind, x: Floats, a: Floats, s: Floats, clip: float | None = None) -> Prediction:
-    """Data and noise from what a network gives. `clip` limits the data to [-clip, clip]; the noise stays as it is."""
+    """Data and noise from what a network gives for states (n, …) at levels a, s (n,); see `data_and_noise`."""
     shape = (-1,) + (1,) * (x.ndim - 1)
-    a, s = a.reshape(shape), s.reshape(shape)
+    x0, eps = data_and_noise(output, kind, x, a.reshape(shape), s.reshape(shape), clip)
+    return Prediction(x0, eps, np.zeros(len(x)))
+
+
+def data_and_noise(output: Any, kind: Kind, x: Any, a: Any, s: Any, clip: float | None = None) -> tuple[Any, Any]:
+    """Data and noise from what a network gives, for arrays or tensors with levels a, s that broadcast.
+
+    `clip` limits the data to [-clip, clip]; the noise stays as it is.
+    """
     if kind == "sample":
         x0, eps = output, (x - a * output) / s
     elif kind == "v_prediction":
@@ -137,9 +145,7 @@ def as_prediction(output: Floats, kind: Kind, x: Floats, a: Floats, s: Floats, c
     else:
         eps = output if kind == "epsilon" else -s * output
         x0 = (x - s * eps) / a
-    if clip is not None:
-        x0 = np.clip(x0, -clip, clip)
-    return Prediction(x0, eps, np.zeros(len(x)))
+    return (x0 if clip is None else x0.clip(-clip, clip)), eps
 
 
 @dataclass(frozen=True)

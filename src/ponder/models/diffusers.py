@@ -31,29 +31,34 @@ class Diffusers(DiffusionModel):
     """A denoiser with its prompt encoder and decoder.
 
     Args:
-        source: `digits`, or a folder or hub name of a diffusers pipeline (or of a bare UNet2DModel).
+        source: `digits`, or a folder or hub name of a pipeline that `ponder.diffusion.pipelines` knows.
         guidance: classifier-free guidance, x̂ = x̂(nothing) + guidance · (x̂(prompt) - x̂(nothing)); 1 is none and 0 leaves
-            the prompt out, both with one network evaluation for each prediction instead of two.
-        height: of the picture in pixels; none takes the model's own size.
-        width: of the picture.
+            the prompt out, both with one network evaluation for each prediction instead of two. A network that was
+            made to take the guidance as an input (Flux dev) is given it, with one evaluation.
+        height: of the output in pixels; none takes the model's own size.
+        width: of the output.
+        frames: of a video; none takes the pipeline's own number.
         device: `cpu`, `cuda`, …; none takes a GPU if there is one. The digits are always read here.
         precision: of a pipeline's weights; the steps between its predictions are in double precision.
+        offload: keep only the network in use on the device, the others on the host, and decode in tiles; for
+            pipelines that do not fit.
     """
 
     source: str
     guidance: float = 1.0
     height: int | None = None
     width: int | None = None
+    frames: int | None = None
     device: str | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    offload: bool = False
 
     name: ClassVar[str]
+    differentiable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.guidance < 0:
             raise ParameterError(self, "guidance", self.guidance, allowed="a number ≥ 0", hint="1 is none")
-        calls = 1 if self.guidance in (0.0, 1.0) else 2
-        object.__setattr__(self, "denoiser_calls", calls)
 
     @classmethod
     def from_term(cls, term: Term) -> Diffusers:
@@ -80,8 +85,25 @@ class Diffusers(DiffusionModel):
         if self.source == _DIGITS:
             return _DigitParts()
         from ponder.diffusion.hub import load
+        from ponder.diffusion.pipelines import Size
 
-        return load(self.source, self.height, self.width, self.device, self.precision)
+        size = Size(self.height, self.width, self.frames)
+        return load(self.source, size, self.guidance, self.device, self.precision, self.offload)
+
+    @property
+    def _mixes(self) -> bool:
+        """Whether predictions for the prompt and for none are mixed."""
+        return self.guidance not in (0.0, 1.0) and not self._parts.embeds_guidance
+
+    def _alone(self, condition: Any) -> Any:
+        """What is asked for where nothing is mixed."""
+        given, nothing = condition
+        return nothing if self.guidance == 0.0 and not self._parts.embeds_guidance else given
+
+    @property
+    def denoiser_calls(self) -> int:  # type: ignore[override]
+        """Two for each prediction with guidance."""
+        return 2 if self._mixes else 1
 
     @property
     def latent_shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -99,47 +121,41 @@ class Diffusers(DiffusionModel):
         return self._parts.encode(prompt)
 
     def decode(self, latents: Floats) -> Floats:
-        """A picture (height, width) or (height, width, 3), 0 to 1."""
-        picture: Floats = self._parts.decode(latents)
-        return picture
+        """A picture (height, width) or (height, width, 3), or a video (frames, height, width, 3), 0 to 1."""
+        output: Floats = self._parts.decode(latents)
+        return output
 
     def predict(self, x: Floats, a: Floats, s: Floats, t: Floats, condition: Any) -> Prediction:
         """With guidance, both are asked in one call."""
+        ask, n = self._parts.predict, len(x)
+        if not self._mixes:
+            found: Prediction = ask(x, a, s, t, [self._alone(condition)] * n)
+            return found
         given, nothing = condition
-        ask = self._parts.predict
-        if self.guidance == 1.0:
-            found: Prediction = ask(x, a, s, t, [given] * len(x))
-            return found
-        if self.guidance == 0.0:
-            found = ask(x, a, s, t, [nothing] * len(x))
-            return found
-        n = len(x)
         both = ask(*(np.concatenate([v, v]) for v in (x, a, s, t)), [nothing] * n + [given] * n)
         x0, eps = (v[:n] + self.guidance * (v[n:] - v[:n]) for v in (both.x0, both.eps))
         return Prediction(x0, eps, np.zeros(n))
 
-    @property
-    def differentiable(self) -> bool:  # type: ignore[override]
-        """Only `digits` so far."""
-        return self.source == _DIGITS
-
     def predict_tensors(self, x: Tensor, a: float, s: float, t: float, condition: Any) -> tuple[Tensor, Tensor]:
         """With guidance, both are asked one after the other."""
-        given, nothing = condition
-        weights = ((given, self.guidance), (nothing, 1.0 - self.guidance))
-        asked = [(self._parts.tensors(x, a, s, label), w) for label, w in weights if w != 0.0]
-        x0, eps = (sum(found[i] * w for found, w in asked) for i in (0, 1))
+        if not self._mixes:
+            only: tuple[Tensor, Tensor] = self._parts.tensors(x, a, s, t, self._alone(condition))
+            return only
+        with_prompt, without = (self._parts.tensors(x, a, s, t, c) for c in condition)
+        x0, eps = (b + self.guidance * (g - b) for g, b in zip(with_prompt, without, strict=True))
         return x0, eps
 
     def decode_tensors(self, latents: Tensor) -> Tensor:
-        """Pictures (n, 8, 8)."""
-        return ((latents.reshape(-1, 8, 8) + 1.0) / 2.0).clamp(0.0, 1.0)
+        """Outputs (n, …), as `decode` gives them."""
+        outputs: Tensor = self._parts.decode_tensors(latents)
+        return outputs
 
 
 class _DigitParts:
     """The digits model as a pipeline's parts."""
 
     latent_shape = (64,)
+    embeds_guidance = False
 
     def __init__(self) -> None:
         from ponder.diffusion.digits import load
@@ -160,8 +176,11 @@ class _DigitParts:
     def predict(self, x: Floats, a: Floats, s: Floats, t: Floats, conditions: list[int]) -> Prediction:
         return self._model.predict(x, a, s, conditions)
 
-    def tensors(self, x: Tensor, a: float, s: float, label: int) -> tuple[Tensor, Tensor]:
+    def tensors(self, x: Tensor, a: float, s: float, t: float, label: int) -> tuple[Tensor, Tensor]:
         return self._model.predict_tensors(x, a, s, label)
+
+    def decode_tensors(self, latents: Tensor) -> Tensor:
+        return ((latents.reshape(-1, 8, 8) + 1.0) / 2.0).clamp(0.0, 1.0)
 
 
 def digit_of(prompt: Any) -> int:
