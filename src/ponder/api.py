@@ -145,16 +145,21 @@ def solve(prompt: str | list[Message] | tuple[Message, ...] | Problem, **options
 
 def run_sync(call: Callable[[], Awaitable[T]]) -> T:
     """Run a coroutine to its end, in a thread of its own if an event loop is already running here."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(_as_coroutine(call))
     outcome: list[T] = []
     failure: list[BaseException] = []
 
+    async def run() -> None:
+        outcome.append(await call())  # not the task's result: asyncio.run would write that out as text, twice
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(run())
+        return outcome[0]
+
     def work() -> None:
         try:
-            outcome.append(asyncio.run(_as_coroutine(call)))
+            asyncio.run(run())
         except BaseException as error:  # handed to the caller's thread
             failure.append(error)
 
@@ -164,10 +169,6 @@ def run_sync(call: Callable[[], Awaitable[T]]) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
-
-
-async def _as_coroutine(call: Callable[[], Awaitable[T]]) -> T:
-    return await call()
 
 
 def as_problem(prompt: str | list[Message] | tuple[Message, ...] | Problem, model: Model) -> Problem:

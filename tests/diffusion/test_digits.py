@@ -22,7 +22,26 @@ def test_the_judge_and_the_classifier_learn_from_different_halves_and_both_know_
     assert not shared
     assert digits.search_classifier().score(half.held_images, half.held_labels) > 0.94
     assert digits.judge().score(half.images, half.labels) > 0.96
-    assert digits.search_classifier(True).score(half.held_images, half.held_labels) < 0.9
+    assert digits.search_classifier(examples=3).score(half.held_images, half.held_labels) < 0.9
+
+
+def test_fewer_images_or_pixels_make_weaker_classifiers_and_variants_differ():
+    half = digits.data()
+
+    def right(**settings):
+        return digits.search_classifier(**settings).score(half.held_images, half.held_labels)
+
+    assert right() > right(examples=3) > right(examples=1) > 0.4
+    assert right() > right(pixels=16) > right(pixels=4) > 0.2
+    seen = [np.flatnonzero(np.abs(digits.search_classifier(pixels=4, variant=v).coef_).sum(axis=0)) for v in (0, 1)]
+    assert len(seen[0]) <= 4 and len(seen[1]) <= 4 and set(seen[0]) != set(seen[1])
+    weights = [digits.search_classifier(examples=3, variant=v).coef_ for v in (0, 1)]
+    assert not np.allclose(*weights)
+    weak = digits.search_classifier(examples=3).coef_
+    assert np.array_equal(ponder.verifier("class_confidence(weak=true)")._classifier.coef_, weak)
+    for settings, told in (("examples=0", "1 to 50"), ("pixels=65", "1 to 64"), ("variant=-1", "0 to 1000")):
+        with pytest.raises(ParameterError, match=told):
+            ponder.verifier(f"class_confidence({settings})")
 
 
 def test_the_verifier_and_the_task_grade_real_pictures():

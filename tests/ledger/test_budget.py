@@ -97,3 +97,9 @@ def test_an_allowance_counts_what_an_earlier_run_has_left_once():
     allowance.begin(Spend(model_calls=7))  # a second run under it finds on disk what it saw being spent
     assert allowance.affordable(Spend(model_calls=1)) == 1 and allowance.affordable(Spend(seconds=1)) == math.inf
     assert allowance.affordable(Spend(model_calls=2)) == 0
+
+
+def test_the_sum_of_many_costs_is_what_adding_them_gives():
+    costs = [Spend(function_evaluations=i, seconds=0.1 * i, transitions=2) for i in range(5)]
+    assert Spend.total(costs) == sum(costs, Spend())
+    assert Spend.total([]) == Spend()

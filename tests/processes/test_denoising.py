@@ -83,6 +83,26 @@ def test_noise_depends_on_the_place_and_nothing_else():
     np.testing.assert_allclose([s.payload.x for s in small], [s.payload.x for s in large], rtol=1e-12)
 
 
+@pytest.mark.parametrize("solver", ["ddim", "heun", "exact"])
+def test_states_at_different_places_go_together_as_they_go_alone(solver):
+    def ends(together):
+        ctx = context(solver=solver, macro=2)
+        begun = [level[0] for level in grown(ctx, [1, 1, 1])]  # at 0, 2 and 4 of 6 timesteps
+
+        async def go():
+            groups = [begun] if together else [[state] for state in begun]
+            found = [await ctx.extend(own, [1] * len(own), to_end=True) for own in groups]
+            return [state for own in found for (state,) in own], ctx.ledger.total.function_evaluations
+
+        return run_sync(go)
+
+    (mine, spent), (alone, cost) = ends(True), ends(False)
+    assert spent == cost
+    for a, b in zip(mine, alone, strict=True):
+        assert a.payload.index == 6 and a.payload.prediction is None
+        np.testing.assert_allclose(a.payload.x, b.payload.x, rtol=1e-12)
+
+
 def test_a_run_is_replayed_by_giving_its_noise():
     for settings in ({}, {"macro": 2}, {"solver": "ddim", "macro": 3}):
         ctx = context(**settings)

@@ -179,10 +179,73 @@ def test_rewards_of_minus_infinity_have_no_weight():
     assert none.status == "abstain" and not none.chosen and "judged impossible" in none.reason
 
 
+@pytest.mark.parametrize("select", ["boltzmann", "uct"])
+@pytest.mark.parametrize("batch", [3, 16])
+def test_several_walks_at_once_spend_the_same_and_give_the_weights_of_their_tree(select, batch):
+    result = solve(dts(f", select={select}, batch={batch}", n=40))
+    assert sum(result.tree.notes["asked"].values()) == 40 * 5  # the draw of noise and four steps
+    _, share = weighted(result)
+    np.testing.assert_allclose(share, descended(result, 1.0), rtol=1e-9)
+    notes = result.tree.notes
+    (root,) = notes["walks"]
+    drawn: dict = {}
+    for node in result.tree.nodes:
+        drawn[node.parent] = drawn.get(node.parent, 0) + notes["copies"][node]
+    assert notes["visits"][root] == result.details["walks"]  # what walks under way had counted for is taken back
+    assert {state: asked for state, asked in notes["asked"].items() if asked} == drawn
+
+
+def test_walks_under_way_keep_others_from_following_them():
+    """The bonus for few visits is all that chooses here, so that eight walks at once spread like one after another."""
+
+    def visits(batch):
+        tree = solve(dts(f", select=uct, exploration=1000.0, widening=0.5, batch={batch}", n=60)).tree
+        return [tree.notes["visits"][node] for node in tree.nodes if node.parent.parent is None]
+
+    assert max(visits(8)) <= 1.5 * np.mean(visits(8)) and max(visits(1)) <= 1.5 * np.mean(visits(1))
+
+
+@pytest.mark.parametrize("limit", [4, 5, 7, 8, 9, 21, 30])
+def test_a_budget_ends_walks_at_once_with_whole_outputs(limit):
+    result = solve(dts(", batch=8"), budget=f"transitions={limit}")
+    alone = solve(dts(), budget=f"transitions={limit}")
+    assert result.total.transitions <= limit
+    assert result.status == "ok" and len(result.candidates) >= limit // 4 >= len(alone.candidates) - limit // 8
+
+
+def test_few_outputs_are_not_shared_out_over_walks_that_cannot_end():
+    assert len(solve(dts(", batch=8", n=3)).candidates) >= 3
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_tree_goes_on_with_walks_at_once(batch):
+    first = solve(dts(", batch=4"), budget="transitions=50")
+    going = dts(f", batch={batch}", n=40).resumed(pickle.loads(pickle.dumps(first.tree)))
+    again = solve(going)
+    assert sum(first.tree.notes["asked"].values()) < sum(again.tree.notes["asked"].values()) == 40 * 5
+    _, share = weighted(again)
+    np.testing.assert_allclose(share, descended(again, 1.0), rtol=1e-9)
+    assert again.tree.notes["visits"][again.tree.nodes[0].parent] == again.details["walks"]
+
+
+def test_walks_at_once_through_equal_steps_of_text_count_copies():
+    (problem,) = ponder.task("sim_tree(count=1)").problems()
+    where = {"model": "sim:default", "task": "sim_tree(count=1)", "process": "sim_tree"}
+    plan = "diffusion_tree_sampling(n=12, verifier=sim_tree_score, batch=5)"
+    result = ponder.solve(problem, strategy=plan, **where)
+    assert result.status == "ok" and result.total.function_evaluations <= 12 * 8
+    assert sum(c.scores["weight"] for c in result.candidates) == pytest.approx(1)
+
+
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(NotStochasticError, match="deterministic ones"):
         ponder.solve("x", model="gmm:a", process="denoising(steps=4, solver=euler)", strategy=dts())
-    for settings, told in (("strength=0.0", "a number > 0"), ("widening=1.0", r"in \(0, 1\)"), ("n=0", "≥ 1")):
+    for settings, told in (
+        ("strength=0.0", "a number > 0"),
+        ("widening=1.0", r"in \(0, 1\)"),
+        ("n=0", "≥ 1"),
+        ("batch=0", "≥ 1"),
+    ):
         with pytest.raises(ParameterError, match=told):
             ponder.parse(f"diffusion_tree_sampling({settings})")
     with pytest.raises(ParameterError, match="an earlier result"):

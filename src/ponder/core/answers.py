@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from hashlib import blake2b
 from itertools import pairwise
 from numbers import Real
@@ -47,6 +48,9 @@ def as_number(answer: Any) -> float | None:
     return value if math.isfinite(value) and "_" not in text else None
 
 
+_named = cache(str)  # numpy builds the name of a type anew each time
+
+
 def fingerprint(array: npt.NDArray[Any]) -> str:
     """A short text that tells arrays apart: shape and bytes, hashed.
 
@@ -54,7 +58,7 @@ def fingerprint(array: npt.NDArray[Any]) -> str:
     True
     """
     body = np.ascontiguousarray(array)
-    return "#" + blake2b(f"{body.dtype}{body.shape}".encode() + body.tobytes(), digest_size=6).hexdigest()
+    return "#" + blake2b(f"{_named(body.dtype)}{body.shape}".encode() + body.tobytes(), digest_size=6).hexdigest()
 
 
 def group_answers(answers: Sequence[Any], same: Same | None = None) -> list[int]:

@@ -834,8 +834,11 @@ class Context:
 
     def _fitting(self, costs: Sequence[Spend]) -> tuple[int, Spend]:
         """How many of the costs, in order, the budget bears together with what is held for each, and their sum."""
+        whole = Spend.total(costs)
         if not self.meter.limited:
-            return (len(costs), sum(costs, Spend())) if self.meter.seconds_left > 0 else (0, Spend())
+            return (len(costs), whole) if self.meter.seconds_left > 0 else (0, Spend())
+        if self.meter.affordable(whole + self._hold.times(len(costs))) >= 1:
+            return len(costs), whole
         m, spent, held = 0, Spend(), Spend()
         while m < len(costs) and self.meter.affordable(costs[m] + self._hold, spent + held) >= 1:
             spent, held, m = spent + costs[m], held + self._hold, m + 1

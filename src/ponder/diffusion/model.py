@@ -36,7 +36,11 @@ class Prediction:
 
     def row(self, i: int) -> Prediction:
         """The prediction for one state, n = 1."""
-        return Prediction(self.x0[i : i + 1], self.eps[i : i + 1], self.spread[i : i + 1])
+        return self.of(slice(i, i + 1))
+
+    def of(self, rows: Any) -> Prediction:
+        """The predictions for some states: a slice or places."""
+        return Prediction(self.x0[rows], self.eps[rows], self.spread[rows])
 
     @staticmethod
     def joined(parts: list[Prediction]) -> Prediction:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from operator import add, attrgetter
 from typing import TYPE_CHECKING
@@ -57,6 +57,11 @@ class Spend:
     def times(self, n: int) -> Spend:
         """`n` times each amount."""
         return Spend(*[n * value for value in self.values()])  # type: ignore[arg-type]
+
+    @staticmethod
+    def total(costs: Iterable[Spend]) -> Spend:
+        """The sum of many."""
+        return Spend(*map(sum, zip(*map(_values, costs), strict=True)))
 
     def values(self) -> tuple[float, ...]:
         """All amounts, in the order of the fields."""

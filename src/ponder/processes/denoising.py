@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -77,6 +78,8 @@ class _Move:
     latent: Latent
     noises: Floats | None = None
     log_weight: float = 0.0
+    starts: bool = False
+    finite: bool = True
 
 
 @process("denoising")
@@ -159,7 +162,7 @@ class Denoising(Process):
         """Whether a step may have different children."""
         return self.method not in ("euler", "heun") and not (self.method == "ddim" and self.eta == 0)
 
-    @property
+    @cached_property
     def schedule(self) -> Schedule:
         """The tables in use."""
         return self.denoiser.schedule(self.steps)
@@ -219,7 +222,8 @@ class Denoising(Process):
             for state, own in zip(states, slots, strict=True)
             for slot in own
         ]
-        costs = [self._cost(move) for move in moves]
+        self._start([move for move in moves if move.starts], schedule)
+        costs = self._costs(moves)
         m, done = await ctx.evaluate(len(moves), lambda m: self._advance(moves[:m], schedule), costs=costs)
         for move in done if m else []:
             yield self._child(move)
@@ -255,11 +259,9 @@ class Denoising(Process):
         if at is None:
             rng = ctx.rng("denoising", *state.path, slot)
             noise = self._noise(given, self.denoiser.start_shape, rng)
-            x = self.denoiser.start(noise[None], schedule)
-            weight = float(self.denoiser.start_log_weight(x, schedule)[0])
             end = self.steps if ctx.to_end else 0
             noises = self._noise(None, (end, *self.noise_shape), rng) if self.stochastic else None
-            return _Move(state, slot, end, Latent(x[0], 0, noise, None), noises, weight)
+            return _Move(state, slot, end, Latent(noise, 0, noise, None), noises, starts=True)
         if siblings > 1 and not self.stochastic and given is None:
             raise NotStochasticError(
                 f"{self} takes deterministic steps, so the {siblings} children asked of one state would be the same. "
@@ -281,10 +283,22 @@ class Denoising(Process):
             )
         return noise
 
-    def _cost(self, move: _Move) -> Spend:
-        """Of one child: predictions at every index on its way that is not the last."""
-        new = move.latent.prediction is None and move.latent.index < self.steps
-        return self._spend(move.latent.index, move.end, extra=int(new))
+    def _start(self, moves: Sequence[_Move], schedule: Schedule) -> None:
+        """Make latents of the noise of new draws."""
+        if not moves:
+            return
+        x = self.denoiser.start(np.stack([move.latent.x for move in moves]), schedule)
+        weights = self.denoiser.start_log_weight(x, schedule)
+        for move, own, weight in zip(moves, x, weights.tolist(), strict=True):
+            move.latent, move.log_weight = Latent(own, 0, move.latent.noise, None), weight
+
+    def _costs(self, moves: Sequence[_Move]) -> list[Spend]:
+        """Of each child: predictions at every index on its way that is not the last."""
+        kinds = [
+            (m.latent.index, m.end, int(m.latent.prediction is None and m.latent.index < self.steps)) for m in moves
+        ]
+        known = {kind: self._spend(*kind) for kind in dict.fromkeys(kinds)}
+        return [known[kind] for kind in kinds]
 
     def _spend(self, start: int, end: int, extra: int = 0) -> Spend:
         inner = max(min(end, self.steps - 1) - start, 0)
@@ -298,30 +312,39 @@ class Denoising(Process):
     def _advance(self, moves: list[_Move], schedule: Schedule) -> list[_Move]:
         """Take all children to their ends, one timestep of all of them at a time."""
         condition = self.condition(moves[0].parent.problem)
-        begun = [move.latent.index for move in moves]
-        new = [m for m in moves if m.latent.prediction is None and m.latent.index < self.steps]
-        self._predict(new, schedule, condition)
-        while going := [i for i, m in enumerate(moves) if m.latent.index < m.end and np.isfinite(m.latent.x).all()]:
-            active = [moves[i] for i in going]
-            x, weights = self._step(active, [moves[i].latent.index - begun[i] for i in going], schedule, condition)
-            for row, move in enumerate(active):
-                move.latent = Latent(x[row], move.latent.index + 1, move.latent.noise, None)
-                move.log_weight += float(weights[row])
-            self._predict([move for move in active if move.latent.index < self.steps], schedule, condition)
+        x = np.stack([move.latent.x for move in moves])
+        begun = np.asarray([move.latent.index for move in moves])
+        end = np.asarray([move.end for move in moves])
+        weights = np.asarray([move.log_weight for move in moves])
+        index, finite, known = begun.copy(), _finite(x), _known(moves, x)
+        new = np.asarray([move.latent.prediction is None for move in moves]) & (index < self.steps)
+        known = self._predicted(known, x, index, np.flatnonzero(new), schedule, condition)
+        while len(going := np.flatnonzero((index < end) & finite)):
+            rows: Any = slice(None) if len(going) == len(moves) else going
+            noise: Any = None
+            if self.stochastic:
+                places = zip(going.tolist(), (index - begun)[rows].tolist(), strict=True)
+                noise = np.concatenate([_noises(moves[i])[place : place + 1] for i, place in places])
+            moved, gained = self._step(x[rows], known.of(rows), index[rows], noise, schedule, condition)
+            x, weights = _put(x, rows, moved), _put(weights, rows, weights[rows] + gained)
+            index = _put(index, rows, index[rows] + 1)
+            finite = _finite(x)
+            known = self._predicted(known, x, index, going[index[rows] < self.steps], schedule, condition)
+        finite &= (index == self.steps) | _finite(known.x0)
+        for i, move in enumerate(moves):
+            prediction = None if index[i] == self.steps else known.row(i)
+            move.latent = Latent(x[i], int(index[i]), move.latent.noise, prediction)
+            move.log_weight, move.finite = float(weights[i]), bool(finite[i])
         return moves
 
-    def _step(self, moves: list[_Move], places: list[int], schedule: Schedule, condition: Any) -> tuple[Floats, Floats]:
-        """One timestep of each: the new latents, and what it adds to log-weights."""
-        x = np.stack([move.latent.x for move in moves])
-        index = np.asarray([move.latent.index for move in moves])
+    def _step(
+        self, x: Floats, prediction: Prediction, index: Any, noise: Any, schedule: Schedule, condition: Any
+    ) -> tuple[Floats, Floats]:
+        """One timestep of each state: the new latents, and what it adds to log-weights."""
         flat = (-1,) + (1,) * (x.ndim - 1)
         a, s, a2, s2 = (v.reshape(flat) for v in (schedule.a[index], schedule.s[index], *_then(schedule, index)))
-        weights = np.zeros(len(moves))
-        prediction = Prediction.joined([m.latent.prediction for m in moves if m.latent.prediction is not None])
+        weights = np.zeros(len(x))
         x0, eps = prediction.x0, prediction.eps
-        noise: Any = None
-        if self.stochastic:
-            noise = np.stack([m.noises[place] for m, place in zip(moves, places, strict=True) if m.noises is not None])
         if self.method == "exact":
             return self.denoiser.kernel(x, tuple(v.ravel() for v in (a, s, a2, s2)), noise), weights
         if self.method == "corrected":
@@ -344,14 +367,17 @@ class Denoising(Process):
         eta = self.eta if self.method == "ddim" else 0.0
         return solvers.ddim(x0, eps, (a, s), (a2, s2), eta, noise), weights
 
-    def _predict(self, moves: list[_Move], schedule: Schedule, condition: Any) -> None:
-        """Let the model predict for new states."""
-        if not moves:
-            return
-        index = np.asarray([move.latent.index for move in moves])
-        found = self._ask(np.stack([move.latent.x for move in moves]), index, schedule, condition)
-        for i, move in enumerate(moves):
-            move.latent = replace(move.latent, prediction=found.row(i))
+    def _predicted(
+        self, known: Prediction, x: Floats, index: Any, rows: Any, schedule: Schedule, condition: Any
+    ) -> Prediction:
+        """What is known, with new predictions for some rows."""
+        if not len(rows):
+            return known
+        if len(rows) == len(x):
+            return self._ask(x, index, schedule, condition)
+        found = self._ask(x[rows], index[rows], schedule, condition)
+        pairs = ((known.x0, found.x0), (known.eps, found.eps), (known.spread, found.spread))
+        return Prediction(*(_put(old, rows, new) for old, new in pairs))
 
     def _ask(self, x: Floats, index: Any, schedule: Schedule, condition: Any) -> Prediction:
         parts = []
@@ -363,7 +389,7 @@ class Denoising(Process):
 
     def _child(self, move: _Move) -> State:
         latent, before = move.latent, move.parent.payload
-        if not np.isfinite(latent.x).all() or not np.isfinite(latent.x0).all():
+        if not move.finite:
             error = f"the denoiser gave numbers that are not finite at step {latent.index} of {self.steps}"
             return move.parent.child(move.slot, None, payload=latent, finish="error", error=error)
         taken = latent.index - (0 if before is None else before.index)
@@ -375,6 +401,37 @@ class Denoising(Process):
             log_weight=move.log_weight,
             finish="stop" if latent.index == self.steps else None,
         )
+
+
+def _noises(move: _Move) -> Floats:
+    assert move.noises is not None
+    return move.noises
+
+
+def _finite(x: Floats) -> Any:
+    """(n,) which rows hold finite numbers only."""
+    return np.isfinite(x).reshape(len(x), -1).all(axis=1)
+
+
+def _put(old: Any, rows: Any, new: Any) -> Any:
+    """`old` with `new` in some rows, all of them for a slice; `old` itself is not changed."""
+    if isinstance(rows, slice):
+        return new
+    changed = old.copy()
+    changed[rows] = new
+    return changed
+
+
+def _known(moves: Sequence[_Move], x: Floats) -> Prediction:
+    """The predictions that states carry; 0 where there is none."""
+    given = [move.latent.prediction for move in moves]
+    if all(given):
+        return Prediction.joined([p for p in given if p is not None])
+    found = Prediction(np.zeros(x.shape), np.zeros(x.shape), np.zeros(len(x)))
+    for i, p in enumerate(given):
+        if p is not None:
+            found.x0[i], found.eps[i], found.spread[i] = p.x0[0], p.eps[0], p.spread[0]
+    return found
 
 
 def _then(schedule: Schedule, index: Any) -> tuple[Floats, Floats]:

@@ -10,13 +10,15 @@ Differs  `explore` of the choices take the least visited child: choosing by valu
          was unlucky for good, which biases the root's value at finite compute. Equal siblings are one node that counts
          several times. Values include what the process itself adds to log-weights (`State.log_weight`). The form and
          the constants of the widening are ours: the paper's were not at hand.
+         With `batch` walks at once (ours), one that has begun counts as a visit until its reward is known.
 Needs    A process with stochastic steps, best 3 to 8 of them (`macro` of denoising); rewards of outputs.
-         Cost: as many steps as n outputs have, one score per output; one step after another.
+         Cost: as many steps as n outputs have, one score per output; `batch` steps at a time.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
@@ -35,6 +37,7 @@ from ponder.core.state import State
 from ponder.core.strategy import Result, Strategy
 from ponder.core.verifier import Verifier
 from ponder.errors import NotStochasticError, ParameterError
+from ponder.ledger.spend import Spend
 from ponder.strategies._frontier import steps_of
 from ponder.strategies._particles import Final, weighted_result
 from ponder.strategies._tree import TreeNode
@@ -67,6 +70,7 @@ class DiffusionTreeSampling(Strategy):
             `rescale`.
         rescale: map values to [0, 1] by the lowest and highest reward seen.
         steps: steps that count as one output; none takes the process's limit of steps, else 8.
+        batch: walks at once. More are faster on hardware that batches, and know less of each other.
         final: the answer: drawn by weight (`sample`), the best reward (`best`), or the most weight (`vote`). None is
             `sample` for `boltzmann` and `best` for `uct`.
     """
@@ -82,13 +86,14 @@ class DiffusionTreeSampling(Strategy):
     exploration: float = 0.5
     rescale: bool = False
     steps: int | None = None
+    batch: int = 1
     final: Final | None = None
     _begun: SearchTree | None = field(default=None, init=False, repr=False, compare=False)
 
     stepwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name in ("n", "steps"):
+        for name in ("n", "steps", "batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ParameterError(self, name, value, allowed="an integer ≥ 1")
@@ -106,7 +111,8 @@ class DiffusionTreeSampling(Strategy):
         """This strategy, going on with the tree of an earlier result of the same problem, seed and process.
 
         `n` and what is drawn under it count from the tree's beginning; a budget only what is added. One longer run
-        builds the same tree. A tree can be kept on disk by `pickle`.
+        builds the same tree if `batch` is 1; else the walks at the seam know other visits. A tree can be kept on disk
+        by `pickle`.
         """
         going_on = replace(self)
         object.__setattr__(going_on, "_begun", tree)
@@ -138,7 +144,7 @@ class DiffusionTreeSampling(Strategy):
             found = dict(zip(new, await ask(new), strict=True)) if new else {}
             return np.asarray([found.get(s, math.nan) for s in states])
 
-        search = await node_loop(problem, ctx, policy, score=score, tree=tree, finished=finished)
+        search = await node_loop(problem, ctx, policy, score=score, batch=self.batch, tree=tree, finished=finished)
         policy.note(tree)
         leaves, log_weights = policy.log_weights()
         shares, dead = dict[State, float](), bool(leaves) and not np.isfinite(log_weights).any()
@@ -189,12 +195,17 @@ class SoftTree:
         rules: the parameters.
         ctx: the search's context.
         steps: steps that may be drawn.
+
+    A walk goes down to some node, its beginning, and draws from there to an output. It counts at once as a visit of its
+    beginning and of all nodes above, which is taken back when it ends and counts for good, so that walks on their
+    way keep others from following them. `_begun` holds the beginnings of the walks that stand at a node.
     """
 
     def __init__(self, rules: DiffusionTreeSampling, ctx: Context, steps: int) -> None:
         self._rules, self._ctx, self._steps = rules, ctx, steps
         self._drawn = self._shortfalls = 0
-        self._walk: Node | None = None
+        self._begun: dict[Node, list[Node]] = {}
+        self._asked: dict[Node, int] = {}
         self._low, self._high = math.inf, -math.inf
         self.walks = 0
         self.root = Node(ctx.root(), None)
@@ -204,12 +215,41 @@ class SoftTree:
     # ------------------------------------------------------------------ the node loop
 
     def ask(self, room: int) -> Sequence[tuple[State, int]]:
-        """The node on the current walk, or the end of the next one's way down."""
-        if self._drawn >= self._steps or (self._walk is None and self._drawn >= self._fair):
+        """The nodes on the walks under way, and the ends of the ways down of new ones: `room` walks in all."""
+        left = self._steps - self._drawn
+        if left <= 0:
             return []
         self._shortfalls = len(self._ctx.shortfalls)
-        self._walk = self._walk or self._descend()
-        return [(self._walk.state, 1)]
+        while len(self._standing()) < room and self._may_begin():
+            self._begin(self._descend())
+        self._asked = Counter(self._standing()[: min(left, room)])
+        return [(node.state, count) for node, count in self._asked.items()]
+
+    def _standing(self) -> list[Node]:
+        """Where each of the walks under way is."""
+        return [node for node, walks in self._begun.items() for _ in walks]
+
+    def _begin(self, node: Node) -> None:
+        self._begun.setdefault(node, []).append(node)
+        node.asked += 1
+        for above in node.path():
+            above.visits += 1
+
+    def _may_begin(self) -> bool:
+        """Whether something is left for another walk when those under way have ended."""
+        standing = self._standing()
+        if not standing:
+            return self._drawn < self._fair
+        deepest = max((leaf.depth for leaf in self.leaves), default=self._steps // (self._rules.n or 1))
+        needed = sum(max(deepest - node.state.depth, 1) for node in standing)
+        if self._drawn + needed >= min(self._steps, self._fair):
+            return False
+        if not self._ctx.meter.limited:
+            return True
+        once = Spend(verifier_calls=1)
+        another = self._ctx.process.to_finish(self.root.state, self._ctx) + once
+        ends = Spend.total(self._ctx.process.to_finish(node.state, self._ctx) + once for node in standing)
+        return self._ctx.meter.affordable(another, ends if self.leaves else ends + another) >= 1
 
     @property
     def _fair(self) -> float:
@@ -218,27 +258,40 @@ class SoftTree:
         return (self._rules.n or 1) * deep / len(self.leaves) if self.leaves else math.inf
 
     def tell(self, parent: State, children: Sequence[State], scores: Floats) -> None:
-        """Go on from the new node; at an output, or where nothing came or nothing new did, the walk ends."""
-        node, self._walk = self._nodes[parent], None
-        if not children and len(self._ctx.shortfalls) > self._shortfalls:
-            return  # the budget did not allow it
-        node.asked += 1
-        self._drawn += 1
-        if not children:
-            self._end(node)
-            return
-        state = children[0]
-        known = self._twin(node, state)
-        if known is not None:
-            known.copies += 1
-            self._end(known)
-            return
-        child = self._grow(node, state)
-        if self._ctx.process.complete(state):
-            self._reward(child, float(scores[0]))
-            self._end(child)
-        else:
-            self._walk = child
+        """Go on from the new nodes; at an output, or where nothing came or nothing new did, a walk ends."""
+        node = self._nodes[parent]
+        here = self._begun.pop(node)
+        walks = here[: self._asked[node]]
+        if len(walks) < len(here):
+            self._begun[node] = here[len(walks) :]
+        short = len(children) < len(walks) and len(self._ctx.shortfalls) > self._shortfalls
+        for place, begun in enumerate(walks):
+            if place >= len(children):
+                if short:  # the budget did not allow it
+                    self._forget(node, begun)
+                else:
+                    self._drawn += 1
+                    self._end(node, begun)
+                continue
+            self._drawn += 1
+            state, known = children[place], self._twin(node, children[place])
+            if known is not None:
+                known.copies += 1
+                self._end(known, begun)
+                continue
+            child = self._grow(node, state)
+            if self._ctx.process.complete(state):
+                self._reward(child, float(scores[place]))
+                self._end(child, begun)
+            else:
+                child.asked += 1
+                self._begun[child] = [begun]
+
+    def _forget(self, node: Node, begun: Node) -> None:
+        """Take back what a walk has counted for before it ended."""
+        node.asked -= 1
+        for above in begun.path():
+            above.visits -= 1
 
     def has(self, state: State) -> bool:
         """Whether an equal sibling is known, so that the state need not be scored."""
@@ -253,7 +306,8 @@ class SoftTree:
         trees, some node on the last one is widened all the same.
         """
         for _ in range(_FREE_WALKS):
-            node, rng = self.root, self._ctx.rng("diffusion_tree_sampling", self.walks)
+            begun = self.walks + sum(map(len, self._begun.values()))
+            node, rng = self.root, self._ctx.rng("diffusion_tree_sampling", begun)
             while node.state not in self.leaves:
                 known = [child for child in node.children if child.value is not None]
                 if not known or node.has_room(self._rules.factor, self._rules.widening):
@@ -283,9 +337,11 @@ class SoftTree:
             return children[int(rng.integers(len(children)))]
         return children[int(rng.choice(len(children), p=smc.normalise(logs)[0]))]
 
-    def _end(self, node: Node) -> None:
-        """A walk has come to its end here: count it, and renew the values above."""
+    def _end(self, node: Node, begun: Node | None = None) -> None:
+        """A walk has come to its end here: count it, not its beginning any more, and renew the values above."""
         self.walks += 1
+        for above in begun.path() if begun is not None else ():
+            above.visits -= 1
         for above in node.path():
             above.visits += 1
             if above.children:
@@ -345,7 +401,11 @@ class SoftTree:
         return leaves, np.asarray(logs)
 
     def note(self, tree: SearchTree) -> None:
-        """Leave in the tree what is needed to go on with it, and to look at it."""
+        """Leave in the tree what is needed to go on with it, and to look at it; walks under way stop where they are."""
+        for node, walks in self._begun.items():
+            for begun in walks:
+                self._forget(node, begun)
+        self._begun.clear()
         nodes = self._nodes.values()
         tree.note("visits", {n.state: float(n.visits) for n in nodes})
         tree.note("copies", {n.state: float(n.copies) for n in nodes})
@@ -373,8 +433,9 @@ class SoftTree:
         for node in reversed(self._nodes.values()):
             if node.children:
                 node.value = self._backed_up(node)
-            elif node.value is None and not node.asked and node.parent is not None and node.state not in self.leaves:
-                self._walk = node
         drawn = {node.state: node.asked for node in self._nodes.values()}
         self._ctx.take_up(drawn)
         self._drawn = sum(drawn.values())
+        for node in list(self._nodes.values()):
+            if node.value is None and not node.asked and node.parent is not None and node.state not in self.leaves:
+                self._begin(node)

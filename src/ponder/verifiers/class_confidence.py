@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ponder.core.context import Context
 from ponder.core.problem import Problem
 from ponder.core.registry import verifier
 from ponder.core.verifier import Scorable, Verifier, output_of
-from ponder.errors import VerifierError
+from ponder.errors import ParameterError, VerifierError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,11 +31,32 @@ class ClassConfidence(Verifier):
         log: its logarithm instead, in nats.
         weak: a classifier of three examples a class: easily fooled, to study what a search does to a bad verifier.
         judge: the held-out judge instead: an upper bound, for studies only.
+        examples: images of each class that the classifier learns from, ≥ 1; none is all, or 3 if `weak`.
+        pixels: how many of the 64 pixels it sees; none is all.
+        variant: which images and pixels: verifiers of different variants err differently.
     """
 
     log: bool = False
     weak: bool = False
     judge: bool = False
+    examples: int | None = None
+    pixels: int | None = None
+    variant: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("examples", 1, 50), ("pixels", 1, 64), ("variant", 0, 1000)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ParameterError(self, name, value, allowed=f"an integer from {low} to {high}")
+
+    @property
+    def _classifier(self) -> Any:
+        """Whoever reads the pictures."""
+        from ponder.diffusion import digits
+
+        if self.judge:
+            return digits.judge()
+        return digits.search_classifier(self.examples or (3 if self.weak else None), self.pixels, self.variant)
 
     @property
     def differentiable(self) -> bool:
@@ -55,9 +76,8 @@ class ClassConfidence(Verifier):
         pictures = [output_of(item, ctx) for item in items]
         if any(getattr(picture, "size", 0) != digits.SIDE**2 for picture in pictures):
             raise VerifierError("class_confidence looks at 8 x 8 digits; use it with the model diffusers:digits")
-        classifier = digits.judge() if self.judge else digits.search_classifier(self.weak)
         flat = np.stack([np.ravel(picture) for picture in pictures]) * 2.0 - 1.0
-        found = digits.log_probabilities(classifier, flat)[:, digit_of(problem.prompt)]
+        found = digits.log_probabilities(self._classifier, flat)[:, digit_of(problem.prompt)]
         values: list[float] = (found if self.log else np.exp(found)).tolist()
         return values
 
@@ -65,10 +85,9 @@ class ClassConfidence(Verifier):
         """(n,) scores of pictures (n, 8, 8), differentiable."""
         import torch
 
-        from ponder.diffusion import digits
         from ponder.models.diffusers import digit_of
 
-        machine = digits.search_classifier(self.weak)
+        machine = self._classifier
         weights, offsets = (
             torch.from_numpy(np.asarray(v)).to(outputs.dtype) for v in (machine.coef_, machine.intercept_)
         )

@@ -13,7 +13,7 @@ from ponder.core.candidate import Candidate
 from ponder.core.context import Context
 from ponder.core.problem import Problem
 from ponder.core.registry import verifier
-from ponder.core.verifier import Scorable, Verifier
+from ponder.core.verifier import Scorable, Verifier, output_of
 from ponder.diffusion.gmm import Mixture, Reward, soft_value
 from ponder.errors import CapabilityError
 from ponder.models.gmm import Gmm
@@ -48,9 +48,10 @@ class GmmReward(Verifier):
         process = denoising_of(self, ctx)
         mixture, reward = self._known(ctx)
         states = [item.state if isinstance(item, Candidate) else item for item in items]
-        latents = [state.payload for state in states if state is not None]
         if not self.value:
-            return [self.scale * float(v) for v in reward(np.stack([latent.x0 for latent in latents]))]
+            data = [output_of(item, ctx) if s is None else s.payload.x0 for item, s in zip(items, states, strict=True)]
+            return [self.scale * float(v) for v in reward(np.stack(data))]
+        latents = [state.payload for state in states if state is not None]
         schedule = process.schedule
         index = np.asarray([latent.index for latent in latents])
         x = np.stack([latent.x for latent in latents])
