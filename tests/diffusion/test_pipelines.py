@@ -132,7 +132,7 @@ def test_prompt_and_guidance_change_the_output_and_rows_of_a_batch_do_not_touch_
     together = model.predict(x, *levels, condition)
     for i in range(3):
         alone = model.predict(x[i : i + 1], *(v[i : i + 1] for v in levels), condition)
-        np.testing.assert_allclose(together.row(i).x0, alone.x0, atol=1e-4)
+        np.testing.assert_allclose(together.x0[i : i + 1], alone.x0, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", [*tiny_pipelines.FAMILIES, "stable_diffusion"])

@@ -66,6 +66,9 @@ class SearchTree:
         self.notes: dict[str, dict[State, float]] = {}
         self.levels: list[dict[str, float]] = []
         self._scores: dict[State, float] = {}
+        self._alive = 0
+        self._members: dict[State, None] = {}
+        self._holders: dict[State, int] = {}
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -116,16 +119,28 @@ class SearchTree:
         return (distinct - families) / beside if beside else None
 
     def alive_tokens(self, states: Iterable[State]) -> int:
-        """Tokens of these states and all their ancestors, each counted once: what a shared cache must hold."""
-        seen: set[State] = set()
-        total = 0
-        for state in states:
-            for node in state.ancestry():
-                if node in seen:
-                    break
-                seen.add(node)
-                total += node.n_tokens
-        return total
+        """Tokens of these states and all their ancestors, each counted once: what a shared cache must hold.
+
+        Asked level after level it only looks at what has come and gone since.
+        """
+        before, self._members = self._members, dict.fromkeys(states)
+        for state in self._members:
+            if state not in before:
+                self._hold(state, 1)
+        for state in before:
+            if state not in self._members:
+                self._hold(state, -1)
+        return self._alive
+
+    def _hold(self, state: State, change: int) -> None:
+        """One reason more, or fewer, to keep a state; its parent is kept for as long as it is."""
+        for node in state.ancestry():
+            holders = self._holders[node] = self._holders.get(node, 0) + change
+            if holders == 0:
+                del self._holders[node]
+            elif change < 0 or holders > 1:
+                break  # it stays, or was there
+            self._alive += change * node.n_tokens
 
     def as_dict(self, leaves: Sequence[State] = (), limit: int = 20_000) -> dict[str, Any]:
         """Plain data: one row per node, parents before children, at most about `limit` rows.

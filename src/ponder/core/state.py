@@ -41,18 +41,21 @@ class State:
     finish: str | None = None
     error: str | None = None
     depth: int = 0
+    _path: tuple[Slot, ...] | None = field(default=None, init=False, repr=False)
 
     @property
     def path(self) -> tuple[Slot, ...]:
-        """Slots from the root to here; with seed and problem id it names every draw."""
-        slots: list[Slot] = []
-        node: State | None = self
-        while node is not None and node.parent is not None:
-            slots.append(node.slot)
-            node = node.parent
-        if node is not None and node.slot != 0:
-            slots.append(node.slot)
-        return tuple(reversed(slots))
+        """Slots from the root to here; with seed and problem id it names every draw. Worked out once."""
+        if self._path is None:
+            slots: list[Slot] = []
+            node: State | None = self
+            while node is not None and node._path is None:
+                if node.parent is not None or node.slot != 0:
+                    slots.append(node.slot)
+                node = node.parent
+            known = None if node is None else node._path
+            object.__setattr__(self, "_path", (*(known or ()), *reversed(slots)))
+        return self._path or ()
 
     def ancestry(self) -> Iterator[State]:
         """This node, its parent, and so on up to the root."""

@@ -34,14 +34,6 @@ class Prediction:
     eps: Floats
     spread: Floats
 
-    def row(self, i: int) -> Prediction:
-        """The prediction for one state, n = 1."""
-        return self.of(slice(i, i + 1))
-
-    def of(self, rows: Any) -> Prediction:
-        """The predictions for some states: a slice or places."""
-        return Prediction(self.x0[rows], self.eps[rows], self.spread[rows])
-
     @staticmethod
     def joined(parts: list[Prediction]) -> Prediction:
         """One prediction for all states of several."""

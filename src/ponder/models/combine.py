@@ -6,8 +6,8 @@ Equal    The guided SDE of Σγᵢ times the experts' scores, and the increments
          guidance of strength β is γ = (1 - β, β) on (without, with) the prompt.
 Differs  Any number of experts and any linear schedule by one formula (see `ponder.diffusion.solvers.corrected`).
          Increments are not clipped.
-Needs    `particle_filter(verifier=constant, potential=exp)`, or any search that carries weights; a plain draw ignores
-         them and follows another distribution.    Cost: each expert, at every step.
+Needs    `particle_filter(verifier=constant(value=0.0), potential=exp, threshold=0.5)`, or any search that carries
+         weights; a plain draw ignores them and follows another distribution.    Cost: each expert, at every step.
 """
 
 from __future__ import annotations
@@ -116,14 +116,18 @@ class Combine(Registered, DiffusionModel):
         return np.asarray(noise * (float(schedule.s[0]) / self.gamma**0.5))
 
     def start_log_weight(self, x: Floats, schedule: Schedule) -> Floats:
-        """Σγᵢ log qᵢ(x) over that Gaussian, up to a constant, if all experts know their densities; else 0."""
+        """Σγᵢ log qᵢ over the density of that Gaussian, both of x / a, if all experts know their densities; else 0.
+
+        Then the mean weight of the particles estimates ∫ ∏ qᵢ ** γᵢ; else only ratios of weights mean anything.
+        """
         densities = [getattr(part, "log_density", None) for part in self._parts]
         if any(density is None for density in densities):
             return np.zeros(len(x))
         a, s = float(schedule.a[0]), float(schedule.s[0])
         target: Any = sum(g * d(x, a, s) for g, d in zip(self.weights, densities, strict=True) if d is not None)
-        proposal = 0.5 * self.gamma * np.square(x.reshape(len(x), -1)).sum(axis=1) / (s * s)
-        return np.asarray(target + proposal)
+        flat, variance = x.reshape(len(x), -1), s * s / self.gamma
+        proposal = -0.5 * (np.square(flat).sum(axis=1) / variance + flat.shape[1] * np.log(2 * np.pi * variance))
+        return np.asarray(target - proposal + flat.shape[1] * (self.gamma - 1.0) * np.log(a))
 
     def predict(self, x: Floats, a: Floats, s: Floats, t: Floats, condition: Any) -> Prediction:
         """The weighted mean of the expected data, Σγᵢεᵢ, and how far the experts are from agreeing."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ import numpy as np
 from ponder.core.answers import fingerprint
 from ponder.core.context import Context
 from ponder.core.model import Model
+from ponder.core.pool import Ints
 from ponder.core.problem import Problem
 from ponder.core.process import Process
 from ponder.core.registry import canonical, process
@@ -80,6 +81,24 @@ class _Move:
     log_weight: float = 0.0
     starts: bool = False
     finite: bool = True
+
+
+class _Told:
+    """The newest prediction for each of n states that are under way together."""
+
+    def __init__(self, n: int) -> None:
+        self._n, self._parts = n, list[Floats]()
+
+    def put(self, rows: Ints, found: Prediction) -> None:
+        """Predictions for some of them."""
+        parts = (found.x0, found.eps, found.spread)
+        self._parts = self._parts or [np.zeros((self._n, *part.shape[1:]), part.dtype) for part in parts]
+        for kept, part in zip(self._parts, parts, strict=True):
+            kept[rows] = part
+
+    def rows(self, rows: Ints | slice) -> Prediction:
+        """Those of some of them; a slice shares their memory."""
+        return Prediction(*(part[rows] for part in self._parts))
 
 
 @process("denoising")
@@ -223,7 +242,8 @@ class Denoising(Process):
             for slot in own
         ]
         self._start([move for move in moves if move.starts], schedule)
-        costs = self._costs(moves)
+        price = cache(self._spend)
+        costs = [price(move.latent.index, move.end, self._unseen(move.latent)) for move in moves]
         m, done = await ctx.evaluate(len(moves), lambda m: self._advance(moves[:m], schedule), costs=costs)
         for move in done if m else []:
             yield self._child(move)
@@ -292,15 +312,12 @@ class Denoising(Process):
         for move, own, weight in zip(moves, x, weights.tolist(), strict=True):
             move.latent, move.log_weight = Latent(own, 0, move.latent.noise, None), weight
 
-    def _costs(self, moves: Sequence[_Move]) -> list[Spend]:
-        """Of each child: predictions at every index on its way that is not the last."""
-        kinds = [
-            (m.latent.index, m.end, int(m.latent.prediction is None and m.latent.index < self.steps)) for m in moves
-        ]
-        known = {kind: self._spend(*kind) for kind in dict.fromkeys(kinds)}
-        return [known[kind] for kind in kinds]
+    def _unseen(self, latent: Latent) -> bool:
+        """Whether the model has yet to predict for it."""
+        return latent.prediction is None and latent.index < self.steps
 
     def _spend(self, start: int, end: int, extra: int = 0) -> Spend:
+        """Of one child: predictions at every index on its way that is not the last, and `extra` at the first."""
         inner = max(min(end, self.steps - 1) - start, 0)
         evaluations = inner * (2 if self.method == "heun" else 1) + extra
         return Spend(
@@ -313,34 +330,46 @@ class Denoising(Process):
         """Take all children to their ends, one timestep of all of them at a time."""
         condition = self.condition(moves[0].parent.problem)
         x = np.stack([move.latent.x for move in moves])
-        begun = np.asarray([move.latent.index for move in moves])
-        end = np.asarray([move.end for move in moves])
+        index, ends = np.asarray([move.latent.index for move in moves]), np.asarray([move.end for move in moves])
         weights = np.asarray([move.log_weight for move in moves])
-        index, finite, known = begun.copy(), _finite(x), _known(moves, x)
-        new = np.asarray([move.latent.prediction is None for move in moves]) & (index < self.steps)
-        known = self._predicted(known, x, index, np.flatnonzero(new), schedule, condition)
-        while len(going := np.flatnonzero((index < end) & finite)):
-            rows: Any = slice(None) if len(going) == len(moves) else going
-            noise: Any = None
-            if self.stochastic:
-                places = zip(going.tolist(), (index - begun)[rows].tolist(), strict=True)
-                noise = np.concatenate([_noises(moves[i])[place : place + 1] for i, place in places])
-            moved, gained = self._step(x[rows], known.of(rows), index[rows], noise, schedule, condition)
-            x, weights = _put(x, rows, moved), _put(weights, rows, weights[rows] + gained)
-            index = _put(index, rows, index[rows] + 1)
-            finite = _finite(x)
-            known = self._predicted(known, x, index, going[index[rows] < self.steps], schedule, condition)
-        finite &= (index == self.steps) | _finite(known.x0)
+        begun, finite, told = index.copy(), _finite(x), _Told(len(moves))
+        if seen := [i for i, move in enumerate(moves) if move.latent.prediction is not None]:
+            known = [p for move in moves if (p := move.latent.prediction) is not None]
+            told.put(np.asarray(seen), Prediction.joined(known))
+        new = np.asarray([self._unseen(move.latent) for move in moves]).nonzero()[0]
+        while True:
+            if len(new):
+                found = self._ask(x[new], index[new], schedule, condition)
+                told.put(new, found)
+                finite[new] &= _finite(found.x0)
+            going = ((index < ends) & finite).nonzero()[0]
+            if not len(going):
+                break
+            noise = self._noises([moves[i] for i in going], (index - begun)[going])
+            x[going], gained = self._step(x[going], index[going], told.rows(going), noise, schedule, condition)
+            weights[going] += gained
+            index[going] += 1
+            finite[going] = _finite(x[going])
+            new = going[(index[going] < self.steps) & finite[going]]
         for i, move in enumerate(moves):
-            prediction = None if index[i] == self.steps else known.row(i)
+            prediction = told.rows(slice(i, i + 1)) if index[i] < self.steps else None
             move.latent = Latent(x[i], int(index[i]), move.latent.noise, prediction)
             move.log_weight, move.finite = float(weights[i]), bool(finite[i])
         return moves
 
+    def _noises(self, moves: Sequence[_Move], places: Ints) -> Any:
+        """(n, *noise_shape) the noise of the next timestep of each; None where steps have none."""
+        if not self.stochastic:
+            return None
+        own = [
+            move.noises[i : i + 1] for move, i in zip(moves, places.tolist(), strict=True) if move.noises is not None
+        ]
+        return np.concatenate(own)
+
     def _step(
-        self, x: Floats, prediction: Prediction, index: Any, noise: Any, schedule: Schedule, condition: Any
+        self, x: Floats, index: Ints, prediction: Prediction, noise: Any, schedule: Schedule, condition: Any
     ) -> tuple[Floats, Floats]:
-        """One timestep of each state: the new latents, and what it adds to log-weights."""
+        """One timestep of each: the new latents, and what it adds to log-weights."""
         flat = (-1,) + (1,) * (x.ndim - 1)
         a, s, a2, s2 = (v.reshape(flat) for v in (schedule.a[index], schedule.s[index], *_then(schedule, index)))
         weights = np.zeros(len(x))
@@ -367,18 +396,6 @@ class Denoising(Process):
         eta = self.eta if self.method == "ddim" else 0.0
         return solvers.ddim(x0, eps, (a, s), (a2, s2), eta, noise), weights
 
-    def _predicted(
-        self, known: Prediction, x: Floats, index: Any, rows: Any, schedule: Schedule, condition: Any
-    ) -> Prediction:
-        """What is known, with new predictions for some rows."""
-        if not len(rows):
-            return known
-        if len(rows) == len(x):
-            return self._ask(x, index, schedule, condition)
-        found = self._ask(x[rows], index[rows], schedule, condition)
-        pairs = ((known.x0, found.x0), (known.eps, found.eps), (known.spread, found.spread))
-        return Prediction(*(_put(old, rows, new) for old, new in pairs))
-
     def _ask(self, x: Floats, index: Any, schedule: Schedule, condition: Any) -> Prediction:
         parts = []
         for first in range(0, len(x), self.batch):
@@ -403,35 +420,9 @@ class Denoising(Process):
         )
 
 
-def _noises(move: _Move) -> Floats:
-    assert move.noises is not None
-    return move.noises
-
-
 def _finite(x: Floats) -> Any:
     """(n,) which rows hold finite numbers only."""
     return np.isfinite(x).reshape(len(x), -1).all(axis=1)
-
-
-def _put(old: Any, rows: Any, new: Any) -> Any:
-    """`old` with `new` in some rows, all of them for a slice; `old` itself is not changed."""
-    if isinstance(rows, slice):
-        return new
-    changed = old.copy()
-    changed[rows] = new
-    return changed
-
-
-def _known(moves: Sequence[_Move], x: Floats) -> Prediction:
-    """The predictions that states carry; 0 where there is none."""
-    given = [move.latent.prediction for move in moves]
-    if all(given):
-        return Prediction.joined([p for p in given if p is not None])
-    found = Prediction(np.zeros(x.shape), np.zeros(x.shape), np.zeros(len(x)))
-    for i, p in enumerate(given):
-        if p is not None:
-            found.x0[i], found.eps[i], found.spread[i] = p.x0[0], p.eps[0], p.spread[0]
-    return found
 
 
 def _then(schedule: Schedule, index: Any) -> tuple[Floats, Floats]:
