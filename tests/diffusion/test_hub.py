@@ -40,7 +40,7 @@ def test_a_pipeline_sampled_by_us_gives_the_picture_it_gives_itself(ddim):
         for t in theirs.scheduler.timesteps:
             x = theirs.scheduler.step(theirs.unet(x, t).sample, t, x, eta=0.0).prev_sample
     picture = np.clip(x[0, 0].numpy() / 2 + 0.5, 0, 1)
-    np.testing.assert_allclose(ctx.process.output(state), picture, atol=1e-4)
+    np.testing.assert_allclose(ctx.process.output(state), picture, atol=1e-4 + 0.5 / 255)  # ours has 8 bits
     again = Denoising(model, steps=5)
     together = Context(Problem("x", "anything"), again)
     assert len(run_sync(lambda: together.draw(together.problem, 3))) == 3

@@ -114,7 +114,7 @@ def test_our_steps_give_what_the_pipeline_gives_itself(folder, family, guidance)
     frames = (size["frames"],) if family in VIDEO else ()
     assert mine.shape == expected.shape == (*frames, size["height"], size["width"], 3)
     assert expected.std() > 0.05
-    np.testing.assert_allclose(mine, expected, atol=1e-3)
+    np.testing.assert_allclose(mine, expected, atol=1e-3 + 0.5 / 255)  # ours has 8 bits
     assert model.denoiser_calls == (1 if guidance == 1 or family == "flux" else 2)
 
 
@@ -158,7 +158,8 @@ def test_gradients_go_through_network_guidance_and_decoder(folder, family):
     for z, x, value in zip(noise, latents, values[0], strict=True):
         output, finished = denoised(model, z, steps=2, condition=condition)
         np.testing.assert_allclose(finished, x, atol=1e-5)
-        assert value == pytest.approx(output.ravel()[::7].sum(), rel=1e-5)
+        seen = output.ravel()[::7]
+        assert value == pytest.approx(seen.sum(), abs=0.5 / 255 * len(seen))  # `output` has 8 bits, `bright` has not
     h = 1e-4
     up, down = (reward_gradients(process, condition, noise + d, [bright])[1][0] for d in (h * way, -h * way))
     along = (gradients[0] * way).reshape(2, -1).sum(1)

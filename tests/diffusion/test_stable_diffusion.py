@@ -55,7 +55,7 @@ def test_our_steps_give_the_picture_that_the_pipeline_gives_itself(folder, guida
     asked = dict(latents=torch.from_numpy(start)[None], num_inference_steps=STEPS, guidance_scale=guidance, eta=0.0)
     picture = theirs("a red fox", output_type="np", **asked).images[0]
     assert picture.shape == (16, 16, 3) and picture.std() > 0.01
-    np.testing.assert_allclose(ctx.process.output(state), picture, atol=2e-4)
+    np.testing.assert_allclose(ctx.process.output(state), picture, atol=2e-4 + 0.5 / 255)  # ours has 8 bits
 
 
 @pytest.mark.parametrize(

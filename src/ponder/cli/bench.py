@@ -178,9 +178,10 @@ def _nothing() -> Any:
 
 def _most(rows: int, problems: int, most: Spend) -> str:
     cost = f", ${most.cost_usd:.4g}" if most.cost_usd else ""
+    tokens = f", {most.tokens:,} tokens" if most.tokens else ""
     return (
-        f"{rows} rows × {problems} problems: at most {most.model_calls:,} draws, "
-        f"{most.tokens:,} tokens{cost} (stored draws cost nothing; judges are not counted)"
+        f"{rows} rows × {problems} problems: at most {most.model_calls:,} draws{tokens}{cost} "
+        "(stored draws cost nothing; judges are not counted)"
     )
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ponder.core.answers import fingerprint
-from ponder.errors import MissingExtraError
-
 if TYPE_CHECKING:
+    from ponder.core.process import Process
     from ponder.core.strategy import Result
 
 
@@ -30,6 +28,10 @@ if TYPE_CHECKING:
 @click.option("--top-p", type=float)
 @click.option("--max-new-tokens", type=int)
 @click.option("--price", "prices", multiple=True, help="MODEL=PROMPT,CACHED,GENERATED dollars per million tokens.")
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path, file_okay=False),
+    help="Directory for the search tree and the pictures; pictures go to one of their own without it.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     prompt: str,
@@ -43,22 +45,26 @@ def command(
     top_p: float | None,
     max_new_tokens: int | None,
     prices: tuple[str, ...],
+    out: Path | None,
     as_json: bool,
 ) -> None:
     """Answer PROMPT (`-` reads it from standard input)."""
-    from ponder.api import solve
+    from ponder.api import build_process, parse, solve
+    from ponder.api import model as build_model
     from ponder.ledger.prices import parse_price
 
     if prompt == "-":
         prompt = sys.stdin.read()
     if not prompt.strip():
         raise click.UsageError("the prompt is empty; give a question, or - to read it from standard input")
+    backend, plan = build_model(model), parse(strategy)
+    builder = build_process(process, (plan,), backend)
     result = solve(
         prompt,
-        model=model,
-        strategy=strategy,
+        model=backend,
+        strategy=plan,
         task=task,
-        process=process,
+        process=builder,
         budget=budget,
         seed=seed,
         prices=dict(parse_price(text) for text in prices),
@@ -66,56 +72,34 @@ def command(
         top_p=top_p,
         max_new_tokens=max_new_tokens,
     )
-    pictures = save_pictures(result)
-    if pictures is not None:
-        click.echo(f"pictures: {pictures}", err=True)
+    files = _write(result, out, builder, str(plan))
     if as_json:
         import orjson
 
-        click.echo(orjson.dumps(as_record(result), default=str, option=orjson.OPT_INDENT_2).decode())
+        record = as_record(result) | ({"files": files} if files else {})
+        click.echo(orjson.dumps(record, default=_told, option=orjson.OPT_INDENT_2).decode())
     else:
         _show(result)
+        for name, place in files.items():
+            hint = f"  (ponder view {shlex.quote(place)})" if name == "search" else ""
+            click.echo(f"{name}: {place}{hint}")
     sys.exit(0 if result.status == "ok" else 3)
 
 
-def save_pictures(result: Result, folder: str = ".") -> Path | None:
-    """Write the candidates that are pictures as one PNG, best first (at most 64); None if there are none.
+def _write(result: Result, out: Path | None, process: Process, strategy: str) -> dict[str, str]:
+    """Write the result's files, if it has pictures or a directory was given; what they are, and where."""
+    if out is None and type(result.output).__name__ != "ndarray":  # text: nothing to load, nothing to write
+        return {}
+    from ponder.reports.pictures import default_folder, has_pictures, write_result
 
-    Args:
-        result: of any strategy.
-        folder: where the file goes.
-
-    Raises:
-        MissingExtraError: Pillow is not installed.
-    """
-    if type(result.output).__name__ != "ndarray":
-        return None
-    import numpy as np
-
-    ranked = sorted(range(len(result.candidates)), key=lambda i: (i not in result.chosen, _lowest_last(result, i), i))
-    shown = [result.candidates[i].output for i in ranked if isinstance(result.candidates[i].output, np.ndarray)][:64]
-    shown = [picture for picture in shown if picture.ndim in (2, 3) and picture.shape == shown[0].shape]
-    if not shown:
-        return None
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtraError("writing pictures", "Pillow", "diffusion") from error
-    height, width = shown[0].shape[:2]
-    columns, zoom = math.ceil(math.sqrt(len(shown))), max(1, 64 // max(height, width))
-    rows = math.ceil(len(shown) / columns)
-    sheet = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, *shown[0].shape[2:]))
-    for i, picture in enumerate(shown):
-        top, left = i // columns * (height + 1), i % columns * (width + 1)
-        sheet[top : top + height, left : left + width] = np.clip(picture, 0.0, 1.0)
-    grid = np.round(sheet * 255).astype(np.uint8).repeat(zoom, axis=0).repeat(zoom, axis=1)
-    place = Path(folder) / f"ponder-{fingerprint(sheet).removeprefix('#')}.png"
-    Image.fromarray(grid).save(place)
-    return place
-
-
-def _lowest_last(result: Result, i: int) -> float:
-    return -max(result.candidates[i].scores.values(), default=-math.inf)
+    if out is None and not has_pictures(result):
+        return {}
+    folder = out or default_folder(result)
+    written = write_result(result, folder, process, strategy)
+    if written.left_out:
+        click.echo(f"{written.left_out} further pictures are on no sheet", err=True)
+    places = {"pictures": written.sheet, "chosen": written.chosen, "search": written.search}
+    return {name: str(place) for name, place in places.items() if place is not None}
 
 
 def as_record(result: Result) -> dict[str, Any]:
@@ -152,6 +136,15 @@ def as_record(result: Result) -> dict[str, Any]:
     }
 
 
+def _told(value: Any) -> str:
+    """What JSON cannot hold, as text; an array by its shape and fingerprint, since its files are named beside it."""
+    if type(value).__name__ != "ndarray":
+        return str(value)
+    from ponder.core.answers import fingerprint
+
+    return f"array {value.shape} {fingerprint(value)}"
+
+
 def _show(result: Result) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -185,6 +178,11 @@ def _show(result: Result) -> None:
 def spend_line(result: Result) -> str:
     """The spend in one line."""
     total = result.total
+    if total.function_evaluations and not total.tokens:
+        return (
+            f"{total.function_evaluations:,} function evaluations ({total.model_calls:,} network calls), "
+            f"{total.verifier_calls:,} scores, {total.seconds:.2f} s"
+        )
     cost = f", ${total.cost_usd:.4g}" if total.cost_usd else ""
     evaluations = f"{total.function_evaluations} evaluations, " if total.function_evaluations else ""
     return (

@@ -1,8 +1,9 @@
-"""`ponder view`: a study's search trees in a browser."""
+"""`ponder view`: the search trees of a study, or of one solve, in a browser."""
 
 from __future__ import annotations
 
 import contextlib
+import webbrowser
 from pathlib import Path
 
 import click
@@ -19,7 +20,16 @@ import click
 def command(
     folder: Path, port: int, no_browser: bool, live: bool, out: Path | None, problem: str | None, strategy: str | None
 ) -> None:
-    """Show the search trees of the study in DIR: steps, scores, weights, pruned branches; --live: its progress."""
+    """Show the search trees of the study in DIR: steps, scores, weights, pictures; --live: its progress.
+
+    DIR may also be what `ponder solve` wrote: its directory, or the page in it.
+    """
+    page = folder if folder.suffix == ".html" else folder / "search.html"
+    if page.is_file() and not (folder / "store.sqlite").exists():
+        click.echo(page)
+        if not no_browser:
+            webbrowser.open(page.resolve().as_uri())
+        return
     import asyncio
 
     from ponder.reports.viewer import export, serve
@@ -32,8 +42,6 @@ def command(
     def started(url: str) -> None:
         click.echo(f"{url}  (stop with Ctrl-C)")
         if not no_browser:
-            import webbrowser
-
             webbrowser.open(url)
 
     with contextlib.suppress(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Where finished model calls are kept, so that none is paid twice."""
+"""Where finished model calls, and finished outputs that are no text, are kept, so that none is paid twice."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ from hashlib import blake2b
 from typing import Protocol
 
 from ponder.core.model import Completion, Model, Request
+from ponder.core.problem import Problem
 
 
 class Cache(Protocol):
-    """Completions by content key."""
+    """Completions, and other outputs as bytes, by content key."""
 
     def get_many(self, keys: Sequence[bytes]) -> list[Completion | None]:
         """The stored completion of each key, or None."""
 
     async def put(self, items: Sequence[tuple[bytes, Completion]]) -> None:
         """Store completions; returns once they would survive the process being killed."""
+
+    def get_outputs(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The stored output of each key, or None."""
+
+    async def put_outputs(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Store outputs; returns once they would survive the process being killed."""
 
 
 class NoCache:
@@ -31,12 +38,21 @@ class NoCache:
         """Forget at once."""
         return None
 
+    def get_outputs(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Always None."""
+        return [None] * len(keys)
+
+    async def put_outputs(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Forget at once."""
+        return None
+
 
 class MemoryCache:
-    """Keeps completions for as long as the process lives."""
+    """Keeps completions and outputs for as long as the process lives."""
 
     def __init__(self) -> None:
         self._items: dict[bytes, Completion] = {}
+        self._outputs: dict[bytes, bytes] = {}
 
     def get_many(self, keys: Sequence[bytes]) -> list[Completion | None]:
         """The kept completion of each key, or None."""
@@ -46,17 +62,33 @@ class MemoryCache:
         """Keep completions."""
         self._items.update(items)
 
+    def get_outputs(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The kept output of each key, or None."""
+        return [self._outputs.get(key) for key in keys]
+
+    async def put_outputs(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Keep outputs."""
+        self._outputs.update(items)
+
+
+def content_key(*parts: str | bytes) -> bytes:
+    """One 16-byte key for what all the parts, in order, decide."""
+    return _digest(parts).digest()
+
+
+def prompt_key(prompt: object) -> str:
+    """A prompt as a part of a key."""
+    return prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, default=str)
+
+
+def whole_draw_key(process: str, problem: Problem, seed: int) -> bytes:
+    """The key of a whole output that a process (its identity) draws by itself, with this seed."""
+    return content_key("draw", process, prompt_key(problem.prompt), seed.to_bytes(8, "little"))
+
 
 def content_keys(model: Model, request: Request) -> list[bytes]:
     """One 16-byte key for each completion of a request: model, prompt, prefix, settings, seed."""
-    base = blake2b(digest_size=16)
-    prompt = (
-        request.prompt if isinstance(request.prompt, str) else json.dumps(request.prompt, sort_keys=True, default=str)
-    )
-    for part in (model.identity, prompt, request.prefix, request.sampling.key()):
-        raw = part.encode("utf-8", "surrogatepass")
-        base.update(len(raw).to_bytes(8, "little"))
-        base.update(raw)
+    base = _digest((model.identity, prompt_key(request.prompt), request.prefix, request.sampling.key()))
     if request.stream or request.watch is not None:
         # A draw that may be ended early is not replaced by a stored whole one: that would hide what ending saves.
         base.update(b"\x00one by one")
@@ -66,3 +98,12 @@ def content_keys(model: Model, request: Request) -> list[bytes]:
         digest.update(seed.to_bytes(8, "little"))
         keys.append(digest.digest())
     return keys
+
+
+def _digest(parts: Sequence[str | bytes]) -> blake2b:
+    found = blake2b(digest_size=16)
+    for part in parts:
+        raw = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
+        found.update(len(raw).to_bytes(8, "little"))
+        found.update(raw)
+    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import struct
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from ponder.core.cache import Cache, NoCache, content_keys
+from ponder.core.cache import Cache, NoCache, content_key, content_keys, prompt_key
 from ponder.core.candidate import Candidate, Failure
 from ponder.core.merge import batches, one_by_one
 from ponder.core.model import Completion, Model, Request, Sampling, Watcher
@@ -27,7 +28,7 @@ from ponder.core.process import Process
 from ponder.core.scheduler import Scheduler, is_fatal
 from ponder.core.seeds import derive_seeds, generator
 from ponder.core.state import Slot, State
-from ponder.core.verifier import NextStepVerifier, Scorable, Verifier
+from ponder.core.verifier import NextStepVerifier, Scorable, Verifier, output_of
 from ponder.errors import (
     BudgetError,
     CapabilityError,
@@ -49,6 +50,11 @@ if TYPE_CHECKING:
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+_COST = struct.Struct("<dqqq")
+"""Stands before a stored output: the seconds, function evaluations, transitions and model calls that it took."""
+
+_SCORE = struct.Struct("<d")
 
 _READ_AT_ONCE = 1024
 """Stored completions read at once; in between, whatever else waits has its turn."""
@@ -78,6 +84,9 @@ class Runtime:
         if found is None:
             found = self._schedulers[id(model)] = Scheduler(model)
         return found
+
+    def admit(self, spend: Spend) -> None:
+        """Told what evaluations are about to cost that no scheduler sees; a study raises if it may not spend that."""
 
     async def aclose(self) -> None:
         """Close every model that was used."""
@@ -149,7 +158,7 @@ class Context:
         """Seeds for `n` completions at a place named by `path`."""
         return derive_seeds((self.seed, self.problem.id, *path), range(n))
 
-    def seeds_for(self, state: State, slots: Sequence[int]) -> tuple[int, ...]:
+    def seeds_for(self, state: State, slots: Sequence[Slot]) -> tuple[int, ...]:
         """Seeds for children of a state."""
         return derive_seeds((self.seed, self.problem.id, *state.path), slots)
 
@@ -413,18 +422,51 @@ class Context:
             return scores
         reserved = self.meter.reserve(Spend(verifier_calls=len(open_items)))
         scope = self._scope("verify", verifying=True)
+        wanted = [items[i] for i in open_items]
+        keys = self._score_keys(problem, wanted, verifier)
+        values, before = self._stored_scores(keys)
+        fresh = [i for i, value in enumerate(values) if math.isnan(value)]
         started = time.monotonic()
         try:
-            values = await self._try_scores(problem, [items[i] for i in open_items], verifier, scope)
+            if fresh:
+                found = await self._try_scores(problem, [wanted[i] for i in fresh], verifier, scope)
+                for i, value in zip(fresh, found, strict=True):
+                    values[i] = value
         finally:
-            seconds = 0.0 if scope._generated else time.monotonic() - started
+            seconds = before + (0.0 if scope._generated else time.monotonic() - started)
             spent = Spend(verifier_calls=len(open_items), seconds=seconds)
             self.meter.settle(reserved, spent)
             self.ledger.charge("verify", spent)
             scope.note_sequential()
-        for i, value in zip(open_items, values, strict=True):
-            scores[i] = value
+        share = _cost_bytes(Spend(), (seconds - before) / max(len(fresh), 1))
+        made = [(key, share + _SCORE.pack(values[i])) for i in fresh if (key := keys[i]) and not math.isnan(values[i])]
+        if made:
+            await self.runtime.cache.put_outputs(made)
+        scores[open_items] = values
         return scores
+
+    def _score_keys(self, problem: Problem, items: Sequence[Scorable], verifier: Verifier) -> list[bytes | None]:
+        """What decides each score; None for scores that are not stored: those of texts, and of unfinished states."""
+        if not (self.storing and verifier.by_output):
+            return [None] * len(items)
+        asked = (str(verifier), prompt_key(problem.prompt), str(problem.reference))
+        keys: list[bytes | None] = []
+        for item in items:
+            whole = not isinstance(item, State) or self.process.done(item)
+            output = output_of(item, self) if whole else None
+            if isinstance(output, np.ndarray):
+                keys.append(content_key("score", *asked, f"{output.dtype.str}{output.shape}", output.tobytes()))
+            else:
+                keys.append(None)
+        return keys
+
+    def _stored_scores(self, keys: Sequence[bytes | None]) -> tuple[list[float], float]:
+        """The stored scores (NaN where there is none), and the seconds that they took."""
+        named = list(dict.fromkeys(key for key in keys if key is not None))
+        stored = dict(zip(named, self.runtime.cache.get_outputs(named), strict=True)) if named else {}
+        found = [None if key is None else stored[key] for key in keys]
+        scores = [math.nan if data is None else _SCORE.unpack_from(data, _COST.size)[0] for data in found]
+        return scores, sum(cost_of_stored(data).seconds for data in found if data is not None)
 
     async def _try_scores(
         self, problem: Problem, items: Sequence[Scorable], verifier: Verifier, scope: Context
@@ -612,7 +654,7 @@ class Context:
         scheduler = self.runtime.scheduler(model)
         price = self.runtime.prices.of(model)
         request = Request(prompt, sampling, tuple(seeds), prefix, self._watch, self._race, problem=self.problem)
-        storing = not isinstance(self.runtime.cache, NoCache)
+        storing = self.storing
         keys = content_keys(model, request) if storing else []
         prompt_bound = model.count_tokens(prompt) + (model.count_tokens(prefix) if prefix else 0)
         remaining = list(range(len(seeds)))
@@ -792,6 +834,70 @@ class Context:
 
         Each costs one function evaluation and counts as one model call, unless `costs` says what each of them costs.
         """
+        m, spent = self._admitted(n, costs)
+        if m == 0:
+            return 0, None
+        self.runtime.admit(spent)
+        started = time.monotonic()
+        value = compute(m)
+        self.ledger.charge(self.stage, replace(spent, seconds=time.monotonic() - started))
+        return m, value
+
+    async def evaluate_once(
+        self,
+        keys: Sequence[bytes | None],
+        compute: Callable[[list[int]], Sequence[V]],
+        *,
+        costs: Sequence[Spend],
+        pack: Callable[[V], bytes | None],
+        unpack: Callable[[int, bytes], V],
+    ) -> list[V]:
+        """`evaluate` for what is kept: the first values that the budget allows, the stored ones computed no more.
+
+        A stored value is charged like a new one, its seconds included, so that a resumed run counts what an
+        undisturbed one does. New ones are stored before they are passed on, all at once.
+
+        Args:
+            keys: what decides each value (`ponder.core.cache.content_key`); None for one that is not to be stored.
+            compute: gives the values at some positions, in order.
+            costs: of each.
+            pack: a value as bytes; None for one that cannot be stored.
+            unpack: the value at a position from its bytes.
+        """
+        m, spent = self._admitted(len(keys), costs)
+        if m == 0:
+            return []
+        cache = self.runtime.cache
+        named = list(dict.fromkeys(key for key in keys[:m] if key is not None)) if self.storing else []
+        stored = {key: data for key, data in zip(named, cache.get_outputs(named), strict=True) if data is not None}
+        values: dict[int, V] = {}
+        seconds = 0.0
+        for i, key in enumerate(keys[:m]):
+            if key in stored:
+                seconds += cost_of_stored(stored[key]).seconds
+                values[i] = unpack(i, stored[key][_COST.size :])
+        made: list[tuple[bytes, bytes]] = []
+        if fresh := [i for i in range(m) if i not in values]:
+            self.runtime.admit(Spend.total([costs[i] for i in fresh]))
+            started = time.monotonic()
+            values |= zip(fresh, compute(fresh), strict=True)
+            elapsed = time.monotonic() - started
+            seconds += elapsed
+            for i in fresh:
+                if self.storing and (key := keys[i]) is not None and (data := pack(values[i])) is not None:
+                    made.append((key, _cost_bytes(costs[i], elapsed / len(fresh)) + data))
+        self.ledger.charge(self.stage, replace(spent, seconds=seconds))
+        if made:
+            await cache.put_outputs(made)
+        return [values[i] for i in range(m)]
+
+    @property
+    def storing(self) -> bool:
+        """Whether anything is kept, so that keys are of use."""
+        return not isinstance(self.runtime.cache, NoCache)
+
+    def _admitted(self, n: int, costs: Sequence[Spend] | None) -> tuple[int, Spend]:
+        """How many of `n` evaluations the budget allows, and what they cost: taken from the budget at once."""
         unit = Spend(function_evaluations=1, model_calls=0 if self._verifying else 1)
         if costs is None:
             m = int(min(n, self.meter.affordable(unit + self._hold)))
@@ -803,15 +909,11 @@ class Context:
             longest = max((cost.function_evaluations for cost in costs[:m]), default=0)
         if m < n:
             self._fall_short(f"the budget allowed {m} of {n} function evaluations")
-        if m == 0:
-            return 0, None
-        self._hold_back(m)
-        self.meter.settle(Spend(), spent)
-        started = time.monotonic()
-        value = compute(m)
-        self.ledger.charge(self.stage, replace(spent, seconds=time.monotonic() - started))
-        self._longest = max(self._longest, longest)
-        return m, value
+        if m:
+            self._hold_back(m)
+            self.meter.settle(Spend(), spent)
+            self._longest = max(self._longest, longest)
+        return m, spent
 
     def charge_reading(self, model: Model, tokens: int, cached: int) -> None:
         """Book a text that a verifier is about to read in this process, with nothing generated.
@@ -912,6 +1014,16 @@ class Context:
     def _record_failure(self, stage: str, item: Scorable, error: BaseException) -> None:
         index = item.index if isinstance(item, Candidate) else None
         self.failures.append(Failure(stage, index, type(error).__name__, str(error)))
+
+
+def cost_of_stored(data: bytes) -> Spend:
+    """What a stored output took, from its first bytes."""
+    seconds, evaluations, transitions, calls = _COST.unpack_from(data)
+    return Spend(function_evaluations=evaluations, transitions=transitions, model_calls=calls, seconds=seconds)
+
+
+def _cost_bytes(cost: Spend, seconds: float) -> bytes:
+    return _COST.pack(seconds, cost.function_evaluations, cost.transitions, cost.model_calls)
 
 
 def _key(item: Scorable) -> object:

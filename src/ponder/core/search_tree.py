@@ -149,29 +149,20 @@ class SearchTree:
         ended, and the notes on it. `leaves` gives the row of each of the given states; they and their paths are
         always there.
         """
-        rows: list[dict[str, Any]] = []
-        number: dict[State, int] = {}
-
-        def place(state: State) -> int:
-            if state not in number:
-                parent = -1 if state.parent is None else place(state.parent)
-                number[state] = len(rows)
-                row = {
-                    "parent": parent,
-                    "slot": state.slot,
-                    "step": None if state.step is None else str(state.step),
-                    "score": _plain(self.score(state)),
-                    "logprob": state.logprob,
-                    "tokens": state.n_tokens,
-                    "finish": state.finish,
-                    "meta": {k: str(v) for k, v in state.meta.items()},
-                }
-                row |= {name: _plain(values[state]) for name, values in self.notes.items() if state in values}
-                rows.append(row)
-            return number[state]
-
-        for node in (*self.nodes[:limit], *leaves):
-            place(node)
+        number = self.numbered(leaves, limit)
+        rows = []
+        for state in number:
+            row = {
+                "parent": -1 if state.parent is None else number[state.parent],
+                "slot": state.slot,
+                "step": None if state.step is None else str(state.step),
+                "score": _plain(self.score(state)),
+                "logprob": state.logprob,
+                "tokens": state.n_tokens,
+                "finish": state.finish,
+                "meta": {k: str(v) for k, v in state.meta.items()},
+            }
+            rows.append(row | {name: _plain(values[state]) for name, values in self.notes.items() if state in values})
         known = sum(node in number for node in self.nodes) if len(self.nodes) > limit else len(self.nodes)
         return {
             "nodes": rows,
@@ -179,6 +170,19 @@ class SearchTree:
             "leaves": [number[leaf] for leaf in leaves],
             "cut": len(self.nodes) - known,
         }
+
+    def numbered(self, leaves: Sequence[State] = (), limit: int = 20_000) -> dict[State, int]:
+        """The rows of `as_dict`: parents before children, at most about `limit`, `leaves` and their paths always."""
+        number: dict[State, int] = {}
+        for node in (*self.nodes[:limit], *leaves):
+            path = []
+            above: State | None = node
+            while above is not None and above not in number:
+                path.append(above)
+                above = above.parent
+            for state in reversed(path):
+                number[state] = len(number)
+        return number
 
 
 async def scored(ctx: Context, tree: SearchTree, states: Sequence[State], score: Score) -> tuple[Floats, bool]:

@@ -31,13 +31,15 @@ class Verifier(Registered, ABC):
     """Scores outputs; larger is better.
 
     `needs` names model capabilities without which it cannot work. `range` says what its scores mean. One that
-    `compares` gives a score that depends on the items beside it.
+    `compares` gives a score that depends on the items beside it. `by_output` says that a score depends on prompt,
+    reference and output alone: then a study stores the scores of pictures.
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     compares: ClassVar[bool] = False
+    by_output: ClassVar[bool] = False
 
     @abstractmethod
     async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:

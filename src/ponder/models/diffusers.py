@@ -121,7 +121,10 @@ class Diffusers(DiffusionModel):
         return self._parts.encode(prompt)
 
     def decode(self, latents: Floats) -> Floats:
-        """A picture (height, width) or (height, width, 3), or a video (frames, height, width, 3), 0 to 1."""
+        """A picture (height, width) or (height, width, 3), or a video (frames, height, width, 3), 0 to 1.
+
+        A pipeline's has 8 bits a channel, as files have.
+        """
         output: Floats = self._parts.decode(latents)
         return output
 

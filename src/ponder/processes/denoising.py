@@ -8,6 +8,9 @@ noise (`ctx.extend(…, given=…)`).
 
 `Spend.function_evaluations` counts predictions, `Spend.transitions` timesteps taken (what papers call NFE), and
 `Spend.model_calls` the network evaluations behind the predictions (two for each with guidance).
+
+Finished outputs are stored, `batch` of them at a time, under what decides them; unfinished states are not: a search
+that is ended in the middle of a problem begins it anew, its finished outputs apart.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from ponder.core.answers import fingerprint
+from ponder.core.arrays import pack_output, unpack_output
+from ponder.core.cache import content_key, prompt_key, whole_draw_key
 from ponder.core.context import Context
 from ponder.core.model import Model
 from ponder.core.pool import Ints
@@ -46,12 +51,14 @@ class Latent:
         noise: standard normal numbers that made it: of the start (also of a whole draw), or (timesteps, …) of its
             steps; None where there were none.
         prediction: the model's, of n = 1; None for a finished state.
+        output: of a finished state; else None.
     """
 
     x: Floats
     index: int
     noise: Floats | None
     prediction: Prediction | None
+    output: Any = None
 
     @property
     def x0(self) -> Floats:
@@ -81,6 +88,8 @@ class _Move:
     log_weight: float = 0.0
     starts: bool = False
     finite: bool = True
+    drawn: bool = False
+    """Whether it is drawn from pure noise by its own seed, so that its place decides it."""
 
 
 class _Told:
@@ -242,11 +251,42 @@ class Denoising(Process):
             for slot in own
         ]
         self._start([move for move in moves if move.starts], schedule)
+        for first in range(0, len(moves), self.batch):
+            part = moves[first : first + self.batch]
+            done = await self._done(part, schedule, ctx)
+            for move in done:
+                yield self._child(move)
+            if len(done) < len(part):  # the budget is used up
+                return
+
+    async def _done(self, moves: list[_Move], schedule: Schedule, ctx: Context) -> list[_Move]:
+        """The first children that the budget allows, at their ends: computed, or as they were stored."""
+
+        def restored(i: int, data: bytes) -> _Move:
+            x, output, log_weight = unpack_output(data)
+            latent = replace(moves[i].latent, x=x, index=self.steps, output=output)
+            return replace(moves[i], latent=latent, log_weight=log_weight)
+
         price = cache(self._spend)
-        costs = [price(move.latent.index, move.end, self._unseen(move.latent)) for move in moves]
-        m, done = await ctx.evaluate(len(moves), lambda m: self._advance(moves[:m], schedule), costs=costs)
-        for move in done if m else []:
-            yield self._child(move)
+        return await ctx.evaluate_once(
+            [self._key(move, ctx) if ctx.storing else None for move in moves],
+            lambda fresh: self._advance([moves[i] for i in fresh], schedule),
+            costs=[price(move.latent.index, move.end, self._unseen(move.latent)) for move in moves],
+            pack=lambda move: pack_output(move.latent.x, move.latent.output, move.log_weight),
+            unpack=restored,
+        )
+
+    def _key(self, move: _Move, ctx: Context) -> bytes | None:
+        """What decides a finished output; None for a child that will not be finished, or is so already."""
+        latent, problem = move.latent, move.parent.problem
+        if move.end < self.steps or latent.index == self.steps:
+            return None
+        if move.drawn:
+            return whole_draw_key(self.identity, problem, ctx.seeds_for(move.parent, [move.slot])[0])
+        noises = b"" if move.noises is None else move.noises.tobytes()
+        return content_key(
+            "output", self.identity, prompt_key(problem.prompt), str(latent.index), latent.x.tobytes(), noises
+        )
 
     def done(self, state: State) -> bool:
         """Whether it is data (or failed)."""
@@ -264,7 +304,10 @@ class Denoising(Process):
 
     def output(self, state: State) -> Any:
         """The output; for an unfinished state what the model expects it to become; None for a root."""
-        return None if state.payload is None else self.denoiser.decode(state.payload.x0)
+        latent: Latent | None = state.payload
+        if latent is None or latent.output is not None:
+            return latent and latent.output
+        return self.denoiser.decode(latent.x0)
 
     # ------------------------------------------------------------------ steps
 
@@ -281,7 +324,8 @@ class Denoising(Process):
             noise = self._noise(given, self.denoiser.start_shape, rng)
             end = self.steps if ctx.to_end else 0
             noises = self._noise(None, (end, *self.noise_shape), rng) if self.stochastic else None
-            return _Move(state, slot, end, Latent(noise, 0, noise, None), noises, starts=True)
+            latent = Latent(noise, 0, noise, None)
+            return _Move(state, slot, end, latent, noises, starts=True, drawn=given is None)
         if siblings > 1 and not self.stochastic and given is None:
             raise NotStochasticError(
                 f"{self} takes deterministic steps, so the {siblings} children asked of one state would be the same. "
@@ -353,7 +397,8 @@ class Denoising(Process):
             new = going[(index[going] < self.steps) & finite[going]]
         for i, move in enumerate(moves):
             prediction = told.rows(slice(i, i + 1)) if index[i] < self.steps else None
-            move.latent = Latent(x[i], int(index[i]), move.latent.noise, prediction)
+            output = self.denoiser.decode(x[i]) if index[i] == self.steps and finite[i] else None
+            move.latent = Latent(x[i], int(index[i]), move.latent.noise, prediction, output)
             move.log_weight, move.finite = float(weights[i]), bool(finite[i])
         return moves
 

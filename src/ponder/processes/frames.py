@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ponder.core.answers import fingerprint
+from ponder.core.arrays import pack_output, unpack_output
+from ponder.core.cache import whole_draw_key
 from ponder.core.context import Context
 from ponder.core.model import Model
 from ponder.core.problem import Problem
@@ -27,6 +29,14 @@ from ponder.diffusion.schedule import Floats
 from ponder.errors import ParameterError
 from ponder.ledger.spend import Spend
 from ponder.processes.denoising import Denoising
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a state carries: its own frame's latents, and the picture; None if they are not finite."""
+
+    x: Floats
+    output: Any
 
 
 @process("frames")
@@ -70,16 +80,25 @@ class Frames(Process):
     ) -> AsyncIterator[State]:
         """One frame for each slot; all frames that start at the same level in the same batches."""
         wanted = [(state, slot) for state, own in zip(states, slots, strict=True) for slot in own]
-        costs = [self._cost(state) for state, _ in wanted]
-        m, made = await ctx.evaluate(len(wanted), lambda m: self._made(wanted[:m], ctx), costs=costs)
-        for (state, slot), frame in zip(wanted[:m], made if m else (), strict=True):
-            if not np.isfinite(frame).all():
+        made = await ctx.evaluate_once(
+            [self._key(state, slot, ctx) if ctx.storing else None for state, slot in wanted],
+            lambda fresh: self._made([wanted[i] for i in fresh], ctx),
+            costs=[self._cost(state) for state, _ in wanted],
+            pack=lambda frame: pack_output(frame.x, frame.output),
+            unpack=lambda _, data: Frame(*unpack_output(data)[:2]),
+        )
+        for (state, slot), frame in zip(wanted, made, strict=False):
+            if frame.output is None:
                 error = f"the denoiser gave numbers that are not finite in frame {state.depth + 1} of {self.frames}"
                 yield state.child(slot, None, finish="error", error=error)
                 continue
             finish = "stop" if state.depth + 1 == self.frames else None
-            label = f"{state.depth + 1}/{self.frames} {fingerprint(frame)}"
+            label = f"{state.depth + 1}/{self.frames} {fingerprint(frame.x)}"
             yield state.child(slot, label, payload=frame, n_tokens=1, finish=finish)
+
+    def _key(self, state: State, slot: Slot, ctx: Context) -> bytes:
+        """What decides a frame: nothing is ever given to a path, so its place does."""
+        return whole_draw_key(self.identity, state.problem, ctx.seeds_for(state, [slot])[0])
 
     def _first(self, state: State) -> int:
         """The index of the schedule from which the next frame is denoised."""
@@ -90,8 +109,8 @@ class Frames(Process):
         calls = steps * self._pictures.denoiser.denoiser_calls
         return Spend(function_evaluations=steps, model_calls=calls, transitions=steps)
 
-    def _made(self, wanted: Sequence[tuple[State, Slot]], ctx: Context) -> list[Floats]:
-        pictures, made = self._pictures, [np.empty(0)] * len(wanted)
+    def _made(self, wanted: Sequence[tuple[State, Slot]], ctx: Context) -> list[Frame]:
+        pictures, made = self._pictures, dict[int, Frame]()
         schedule, model, condition = pictures.schedule, pictures.denoiser, pictures.condition(wanted[0][0].problem)
         for first in dict.fromkeys(self._first(state) for state, _ in wanted):
             own = [i for i, (state, _) in enumerate(wanted) if self._first(state) == first]
@@ -101,7 +120,7 @@ class Frames(Process):
                 x = model.start(noise, schedule)
             else:
                 noise = np.stack([rng.standard_normal(model.latent_shape) for rng in rngs])
-                before = np.stack([wanted[i][0].payload for i in own])
+                before = np.stack([wanted[i][0].payload.x for i in own])
                 x = solvers.renoise(before, pictures.level(self.steps), pictures.level(first), noise)
             for index in range(first, self.steps):
                 a, s, t = (np.full(len(x), v[index]) for v in (schedule.a, schedule.s, schedule.t))
@@ -110,8 +129,8 @@ class Frames(Process):
                 fresh = np.stack([rng.standard_normal(model.latent_shape) for rng in rngs])
                 x = solvers.ddim(found.x0, found.eps, now, then, 1.0, fresh)
             for i, frame in zip(own, x, strict=True):
-                made[i] = frame
-        return made
+                made[i] = Frame(frame, model.decode(frame) if np.isfinite(frame).all() else None)
+        return [made[i] for i in range(len(wanted))]
 
     def horizon(self, problem: Problem) -> int:
         """The frames of a video."""
@@ -125,5 +144,5 @@ class Frames(Process):
 
     def output(self, state: State) -> Floats:
         """The frames so far, (d, …)."""
-        path = [node.payload for node in state.ancestry() if node.parent is not None][::-1]
-        return np.stack([self._pictures.denoiser.decode(x) for x in path]) if path else np.empty((0,))
+        path = [node.payload.output for node in state.ancestry() if node.parent is not None][::-1]
+        return np.stack(path) if path else np.empty((0,))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
+    "img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 

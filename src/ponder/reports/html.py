@@ -20,6 +20,7 @@ from ponder.laws.coverage_law import CoverageLaw
 from ponder.laws.intervals import bootstrap_means, paired_difference, percentiles
 from ponder.laws.pass_at_k import log_spaced_k, pass_at_k
 from ponder.reports.charts import Curve, Mark, line_chart, short, swatch
+from ponder.reports.shown_pictures import gallery
 from ponder.studies.calibration import PROBABILITY, SHORTER
 from ponder.studies.difficulty import by_difficulty
 from ponder.studies.how_well import how_well
@@ -127,6 +128,7 @@ def render(data: Measured) -> str:
         coverage=coverage,
         coverage_svg=None if coverage is None else _coverage_chart(coverage),
         front=None if advice is None else advice.front,
+        gallery=gallery(data),
         how_well=how_well(data, default),
         difficulty=by_difficulty(data),
         protocol=_protocol(data),

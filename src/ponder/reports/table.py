@@ -29,7 +29,10 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     dollars = any(row.get("cost_usd") for row in rows)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("strategy", overflow="fold", min_width=18)
-    names = ["n", "accuracy", "95 %", "coverage", "tokens", "calls"]
+    tokens = any(row.get("generated_tokens") for row in rows) or not any(
+        row.get("function_evaluations") for row in rows
+    )
+    names = ["n", "accuracy", "95 %", "coverage", "tokens" if tokens else "evaluations", "calls"]
     for name in [*names, *["$"] * dollars]:
         table.add_column(name, justify="right", no_wrap=True)
     if lost:
@@ -43,7 +46,7 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             _fixed(row.get("accuracy")),
             f"{_fixed(row.get('ci_low'), 2)}–{_fixed(row.get('ci_high'), 2)}",
             _fixed(row.get("coverage")),
-            _count(row.get("generated_tokens"), n),
+            _count(row.get("generated_tokens" if tokens else "function_evaluations"), n),
             _count((row.get("model_calls") or 0) + (row.get("verifier_calls") or 0), n),
         ]
         if dollars:
@@ -55,7 +58,7 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(*cells)
         last = row["strategy"]
     total = max((int(row.get("n_problems") or 0) for row in rows), default=0)
-    table.caption = f"{total} problems; tokens generated and calls are per problem"
+    table.caption = f"{total} problems; {'tokens generated' if tokens else 'evaluations'} and calls are per problem"
     table.caption_justify = "left"
     return table
 

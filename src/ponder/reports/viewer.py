@@ -38,7 +38,7 @@ def searches(store: StoreReader) -> list[dict[str, Any]]:
     if not found:
         raise StudyError(
             f"{store.path.parent} holds no search trees: none of its strategies searches (such as beam_search, mcts "
-            "or particle_filter), or an earlier version of ponder made it"
+            "or particle_filter), its outputs are no pictures, or an earlier version of ponder made it"
         )
     return found
 

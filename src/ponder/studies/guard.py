@@ -45,6 +45,14 @@ class SessionCache:
         """Keep completions."""
         await self.kept.put(items)
 
+    def get_outputs(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Of each key the stored output, or None."""
+        return self.kept.get_outputs(keys)
+
+    async def put_outputs(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Keep outputs."""
+        await self.kept.put_outputs(items)
+
 
 @dataclass
 class StudyRuntime(Runtime):
@@ -106,6 +114,19 @@ class StudyRuntime(Runtime):
             self.stop = BudgetError(f"the study's budget ({self.limits}) does not allow any of {n} more draws")
             raise self.stop
         return self.study_meter.reserve(worst)
+
+    def admit(self, spend: Spend) -> None:
+        """Book evaluations of a process without tokens.
+
+        Raises:
+            BudgetError: they are more than the study may still spend; `stop` then says so.
+        """
+        if self.study_meter.affordable(spend) < 1:
+            self.stop = BudgetError(f"the study's budget ({self.limits}) does not allow further evaluations")
+            raise self.stop
+        self.study_meter.settle(Spend(), spend)
+        if self.study_meter.limited or self.watched:
+            self.spent = self.spent + spend
 
     def landed(self, model: Model, request: Request, index: int, completion: Completion) -> Spend:
         """Take note of a fresh completion; returns what it cost, if the study has limits or is watched.

@@ -61,6 +61,7 @@ AXES: dict[str, Axis] = {
         Axis("generated_tokens", "Generated tokens", "generated tokens", _sum_of("generated_tokens")),
         Axis("tokens", "All tokens", "tokens", _sum_of("generated_tokens", "prompt_tokens")),
         Axis("calls", "Calls", "model and verifier calls", _sum_of("model_calls", "verifier_calls")),
+        Axis("function_evaluations", "Function evaluations", "function evaluations", _sum_of("function_evaluations")),
         Axis("flops", "FLOPs", "FLOPs", _sum_of("flops")),
         Axis("eflops", "eFLOPs", "equivalent FLOPs", _sum_of("eflops")),
         Axis("cost_usd", "Dollars", "dollars", _sum_of("cost_usd")),
@@ -272,7 +273,8 @@ class Measured:
         if name is None:
             if not usable:
                 raise StudyError(f"{self.folder} says nothing about cost; its rows need generated_tokens or budget")
-            return next((a for a in usable if a.name == "generated_tokens"), usable[0])
+            preferred = ("generated_tokens", "function_evaluations")
+            return next((a for name in preferred for a in usable if a.name == name), usable[0])
         axis = axis_named(name)
         if axis not in usable:
             hint = " Give prices with ponder bench --price." if name == "cost_usd" else ""

@@ -7,21 +7,30 @@ re-selection and export are no second implementation of anything.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from ponder.api import build_process
+from ponder.core.answers import fingerprint
+from ponder.core.arrays import unpack_output
+from ponder.core.cache import whole_draw_key
 from ponder.core.candidate import Candidate
 from ponder.core.context import Context, Runtime
 from ponder.core.model import Capabilities, Completion, Model, Request, Sampling
 from ponder.core.problem import Problem, Prompt, Task
 from ponder.core.process import Process
 from ponder.core.registry import TASKS
+from ponder.core.state import State
 from ponder.core.strategy import Pipeline, Strategy, parse_strategy
 from ponder.errors import ModelError, ParameterError, StoreError
+from ponder.ledger.spend import Spend
+from ponder.processes.frames import Frames
 from ponder.studies.plan import Study
 from ponder.studies.runner import study_sampling
 from ponder.studies.store import StoreReader
@@ -64,6 +73,66 @@ class Offline(Model):
         if request.n:
             raise ModelError(f"the store holds no such draw of {self.told}; a smaller number of samples may be there")
         yield 0, Completion("", 0)
+
+
+@dataclass(frozen=True)
+class StoredOutputs(Process):
+    """Stands for the process of a stored study whose outputs are no text: whole draws, or frame after frame.
+
+    Args:
+        known: its identity, which the stored keys contain.
+        model: stands for its model.
+        steps: whether an output is the sequence of what its steps have added (`frames`).
+        length: how many steps; 1 for whole draws.
+    """
+
+    known: str
+    model: Model
+    steps: bool = False
+    length: int = 1
+
+    name: ClassVar[str] = "stored_outputs"
+    draws_whole: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, identity: str, model: Model) -> StoredOutputs | None:
+        """For a stored process by its identity; None for one whose outputs are text."""
+        name = identity.partition("(")[0].partition(" ")[0]
+        if name == "frames":
+            told = re.search(r"\bframes=(\d+)", identity)
+            return cls(identity, model, True, int(told[1]) if told else Frames.frames)
+        return cls(identity, model) if name == "denoising" else None
+
+    @property
+    def identity(self) -> str:
+        """The stored process's."""
+        return self.known
+
+    async def extend(
+        self, states: Sequence[State], slots: Sequence[Sequence[int]], ctx: Context
+    ) -> AsyncIterator[State]:
+        """Stored children; those that are not there are marked as failed."""
+        wanted = [(state, slot) for state, own in zip(states, slots, strict=True) for slot in own]
+        here = self.steps or ctx.to_end  # a step of a search towards a whole draw is not stored
+        keys = [whole_draw_key(self.known, s.problem, ctx.seeds_for(s, [k])[0]) if here else None for s, k in wanted]
+        found: list[Any] = await ctx.evaluate_once(
+            keys,
+            lambda absent: [None] * len(absent),
+            costs=[Spend()] * len(keys),
+            pack=lambda _: None,
+            unpack=lambda _, data: unpack_output(data),
+        )
+        for (state, slot), kept in zip(wanted, found, strict=True):
+            if kept is None:
+                yield state.child(slot, None, finish="error", error=f"the store holds no such output of {self.model}")
+                continue
+            finish = "stop" if state.depth + 1 == self.length else None
+            yield state.child(slot, fingerprint(kept[0]), payload=kept[1], log_weight=kept[2], finish=finish)
+
+    def output(self, state: State) -> Any:
+        """The stored output."""
+        path = [node.payload for node in state.ancestry() if node.parent is not None][::-1]
+        return np.stack(path) if self.steps else path[-1] if path else None
 
 
 @dataclass
@@ -109,7 +178,9 @@ class StoredStudy:
                 )
             model = Offline(study.model, facts.get("model", study.model))
             sampling = study_sampling(study, model, rules, facts.get("logprobs"))
-            return cls(folder, study, rules, store, build_process(study.process, study.everything, model), sampling)
+            stored = StoredOutputs.of(facts.get("process", ""), model)
+            process = stored or build_process(study.process, study.everything, model)
+            return cls(folder, study, rules, store, process, sampling)
         except BaseException:
             store.close()
             raise

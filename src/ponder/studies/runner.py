@@ -48,7 +48,7 @@ from ponder.studies.results import Row, Series, StudyResults, make_row, write_ta
 from ponder.studies.rounds import Rounds
 from ponder.studies.search_notes import search_notes
 from ponder.studies.store import Store
-from ponder.studies.tree_record import tree_record
+from ponder.studies.tree_record import tree_record, worth_showing
 
 _KNOW_THE_TRUTH = ("exact", "imperfect_oracle")
 """Verifiers that look at the reference: nothing is to be learnt from trying them."""
@@ -118,6 +118,8 @@ class Prepared:
         for allocator, k in self.study.allocator_rows():
             largest[str(allocator)] = k
         draws = sum(largest.values())
+        if self.model.process is not None:  # it has no tokens
+            return Spend(model_calls=draws * len(self.problems))
         prompt = sum(self.model.count_tokens(p.prompt) for p in self.problems)
         prompt *= len(largest) if self.model.capabilities.n is True else draws
         generated = draws * self.sampling.max_new_tokens * len(self.problems)
@@ -275,9 +277,9 @@ class _Run:
             progress.watch(self.runtime)
 
     async def start(self, check: bool) -> StudyResults:
-        """Probe the model and the verifiers if asked to, then run."""
+        """Probe the model and the verifiers if asked to, then run; the probes are about text."""
         try:
-            if check:
+            if check and self.prepared.model.process is None:
                 await self._check()
             return await self._go()
         finally:
@@ -355,7 +357,7 @@ class _Run:
         costs = (
             completion_spend(c, prompt_length=0, shape=None, price=price, verifying=False) for c in store.completions()
         )
-        return sum(costs, Spend())
+        return sum((*costs, *store.output_costs()), Spend())
 
     def _load(self) -> None:
         """Outcomes of an earlier run."""
@@ -430,8 +432,8 @@ class _Run:
         return await self._graded(result, series)
 
     async def _graded(self, result: Result, series: Series) -> Outcome:
-        if self.store is not None and result.tree is not None and self.store.broken is None:
-            record = tree_record(result, self.prepared.task)
+        if self.store is not None and worth_showing(result) and self.store.broken is None:
+            record = tree_record(result, self.prepared.task, self.prepared.process.output)
             await self.store.put_tree(series.strategy, series.budget, result.problem.id, record)
         return grade_result(result, self.prepared.task)
 

@@ -1,4 +1,4 @@
-"""The store of a study: every finished model call and every finished row, in one SQLite file.
+"""The store of a study: every finished model call, picture and row, in one SQLite file.
 
 Writes of all problems are gathered by one thread and committed together; `put` returns once its
 items would survive the process being killed. Reading is by content key.
@@ -19,12 +19,14 @@ import zlib
 from array import array
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
+from ponder.core.context import cost_of_stored
 from ponder.core.model import Completion
 from ponder.errors import StoreBusyError, StoreError, StoreMismatchError
+from ponder.ledger.spend import Spend
 
 SCHEMA = 1
 """Version of the file's layout; another one is refused."""
@@ -32,6 +34,7 @@ SCHEMA = 1
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS draws (key BLOB PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS outputs (key BLOB PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS trees (
     strategy TEXT, budget INTEGER, problem TEXT, summary BLOB NOT NULL, data BLOB NOT NULL,
     PRIMARY KEY (strategy, budget, problem)
@@ -108,7 +111,20 @@ class Store:
 
     def get_many(self, keys: Sequence[bytes]) -> list[Completion | None]:
         """The stored completion of each content key, or None."""
-        return _look_up(self._read_db, self.path, keys)
+        return _completions(_look_up(self._read_db, self.path, "draws", keys))
+
+    def get_outputs(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The stored output of each content key, or None."""
+        return _look_up(self._read_db, self.path, "outputs", keys)
+
+    async def put_outputs(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Store outputs that are no text, as bytes; returns after the commit."""
+        await self._submit("INSERT OR IGNORE INTO outputs VALUES (?, ?)", items)
+
+    def output_costs(self) -> Iterator[Spend]:
+        """What each stored output took."""
+        for (head,) in self._read_db.execute("SELECT substr(data, 1, 64) FROM outputs"):
+            yield cost_of_stored(head)
 
     async def put(self, items: Sequence[tuple[bytes, Completion]]) -> None:
         """Store completions; returns after the commit.
@@ -148,6 +164,7 @@ class Store:
         """Store what a search has built, for viewing, and a summary of it for lists."""
         summary = {k: tree[k] for k in ("prompt", "status", "answer", "reference")}
         summary |= {"nodes": len(tree["nodes"]), "right": any(x["chosen"] and x["right"] for x in tree["leaves"])}
+        summary["pictures"] = any("picture" in node for node in tree["nodes"])
         row = (strategy, budget, problem, _dumps(summary), zlib.compress(_dumps(tree), 1))
         await self._submit("INSERT OR REPLACE INTO trees VALUES (?, ?, ?, ?, ?)", [row])
 
@@ -271,7 +288,21 @@ class StoreReader:
 
     def get_many(self, keys: Sequence[bytes]) -> list[Completion | None]:
         """The stored completion of each content key, or None."""
-        return _look_up(self._db, self.path, keys)
+        return _completions(_look_up(self._db, self.path, "draws", keys))
+
+    def get_outputs(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The stored output of each content key, or None."""
+        if not self._has("outputs"):  # a store of an earlier version
+            return [None] * len(keys)
+        return _look_up(self._db, self.path, "outputs", keys)
+
+    async def put_outputs(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Keep nothing."""
+        return None
+
+    def _has(self, table: str) -> bool:
+        query = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
+        return bool(self._db.execute(query, (table,)).fetchone()[0])
 
     def trees(self) -> list[dict[str, Any]]:
         """Strategy, budget, problem and summary of each stored search."""
@@ -309,17 +340,23 @@ class StoreReader:
         self._db.close()
 
 
-def _look_up(db: sqlite3.Connection, path: Path, keys: Sequence[bytes]) -> list[Completion | None]:
-    """Of each key what `draws` holds, in statements of many keys: one of its own for each costs more than the row."""
+def _look_up(
+    db: sqlite3.Connection, path: Path, table: Literal["draws", "outputs"], keys: Sequence[bytes]
+) -> list[bytes | None]:
+    """Of each key what a table holds, in statements of many keys: one of its own for each costs more than the row."""
     found: dict[bytes, bytes] = {}
     try:
         for start in range(0, len(keys), _KEYS_AT_ONCE):
             some = keys[start : start + _KEYS_AT_ONCE]
             places = ",".join("?" * len(some))
-            found.update(db.execute(f"SELECT key, data FROM draws WHERE key IN ({places})", some))
+            found.update(db.execute(f"SELECT key, data FROM {table} WHERE key IN ({places})", some))
     except sqlite3.Error as error:
         raise _store_error(path, error) from error
-    return [None if (data := found.get(key)) is None else decode(data) for key in keys]
+    return [found.get(key) for key in keys]
+
+
+def _completions(found: Sequence[bytes | None]) -> list[Completion | None]:
+    return [None if data is None else decode(data) for data in found]
 
 
 def _check_layout(path: Path, version: int) -> None:

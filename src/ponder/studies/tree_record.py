@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ponder.core.candidate import Candidate
 from ponder.core.judging import prompt_text
+from ponder.core.pictures import is_picture, thumbnail
 from ponder.core.problem import Task
+from ponder.core.search_tree import SearchTree
+from ponder.core.state import State
 from ponder.core.strategy import Result
 
+MOST_PICTURES, MOST_BYTES = 256, 4_000_000
+"""Small pictures in one record, and what they may take together."""
 
-def tree_record(result: Result, task: Task | None = None) -> dict[str, Any]:
+
+def worth_showing(result: Result) -> bool:
+    """Whether there is more to see than a text: a search, or pictures."""
+    return result.tree is not None or any(is_picture(c.output) for c in result.candidates)
+
+
+def tree_record(
+    result: Result, task: Task | None = None, preview: Callable[[State], Any] | None = None
+) -> dict[str, Any]:
     """The tree of a result with its candidates, which of them were chosen, and how they were graded.
 
+    Pictures stand beside their nodes, small: those of candidates first, then those of what led to them.
+
     Args:
-        result: of a strategy that searched (`result.tree` is there).
+        result: of any strategy; without a search its tree is that of its candidates alone.
         task: grades candidates; None, or one that raises, leaves them ungraded.
+        preview: what an unfinished state is expected to become, for its picture; None leaves those without.
     """
-    assert result.tree is not None
     placed = [c for c in result.candidates if c.state is not None and c.state.finish != "unfinished"]
-    tree = result.tree.as_dict([c.state for c in placed if c.state is not None])
+    ends = [c.state for c in placed if c.state is not None]
+    if result.tree is not None:
+        nodes = result.tree
+    else:
+        nodes = SearchTree()
+        nodes.add(ends, [next(iter(c.scores.values()), math.nan) for c in placed])
+    tree = nodes.as_dict(ends)
     chosen = {id(result.candidates[i]) for i in result.chosen}
+    first = sorted(placed, key=lambda c: id(c) not in chosen)
+    for row, picture in _pictures(first, nodes.numbered(ends), preview).items():
+        tree["nodes"][row]["picture"] = picture
     leaves = [
         {
             "node": node,
@@ -42,6 +68,32 @@ def tree_record(result: Result, task: Task | None = None) -> dict[str, Any]:
         "leaves": leaves,
         **tree,
     }
+
+
+def _pictures(
+    candidates: Sequence[Candidate], rows: Mapping[State, int], preview: Callable[[State], Any] | None
+) -> dict[int, str]:
+    """Small pictures by row."""
+    if not any(is_picture(c.output) for c in candidates):
+        return {}
+    found: dict[int, str] = {}
+    known = {c.state: c.output for c in candidates if c.state is not None}
+    left = MOST_BYTES
+    for state in dict.fromkeys((*known, *(s for c in known for s in c.ancestry()), *rows)):
+        if len(found) >= MOST_PICTURES or left <= 0:
+            break
+        output = known[state] if state in known else _previewed(state, preview)
+        if (picture := thumbnail(output)) is not None:
+            found[rows[state]] = picture
+            left -= len(picture)
+    return found
+
+
+def _previewed(state: State, preview: Callable[[State], Any] | None) -> Any:
+    try:
+        return preview(state) if preview is not None and state.error is None else None
+    except Exception:  # a picture that cannot be made must not take the record away
+        return None
 
 
 def _grade(task: Task | None, result: Result, output: Any) -> bool | None:

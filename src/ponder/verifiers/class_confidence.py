@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -57,6 +57,8 @@ class ClassConfidence(Verifier):
         if self.judge:
             return digits.judge()
         return digits.search_classifier(self.examples or (3 if self.weak else None), self.pixels, self.variant)
+
+    by_output: ClassVar[bool] = True
 
     @property
     def differentiable(self) -> bool:

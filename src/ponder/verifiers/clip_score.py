@@ -17,7 +17,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ponder.core.context import Context
 from ponder.core.judging import prompt_text
@@ -58,6 +58,8 @@ class ClipScore(Verifier):
     precision: Precision = "auto"
     device: str | None = None
     batch: int = 32
+
+    by_output: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.batch < 1:

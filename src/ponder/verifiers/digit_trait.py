@@ -37,6 +37,7 @@ class DigitTrait(Verifier):
     trait: Literal["prototype", "ink", "smoothness"] = "prototype"
 
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    by_output: ClassVar[bool] = True
 
     async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:
         """One number per item, all in one call."""

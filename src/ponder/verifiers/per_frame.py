@@ -44,6 +44,11 @@ class PerFrame(Verifier):
         """That of the verifier."""
         return self.verifier.range
 
+    @property
+    def by_output(self) -> bool:  # type: ignore[override]
+        """That of the verifier."""
+        return self.verifier.by_output
+
     async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:
         """One number per item; all frames of all items in one call."""
         videos = [output_of(item, ctx) for item in items]

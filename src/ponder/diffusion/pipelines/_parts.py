@@ -133,12 +133,12 @@ class Parts(ABC):
         return self.ask(x.to(self.device, self.dtype), t.to(self.device).float(), condition).cpu().double()
 
     def decode(self, latents: Floats) -> Floats:
-        """The output of one state's latents, 0 to 1."""
+        """The output of one state's latents, 0 to 1 with 8 bits a channel, as files have."""
         import torch
 
         with torch.inference_mode():
             output = self.decode_tensors(torch.from_numpy(np.ascontiguousarray(latents))[None].float())
-        found: Floats = output[0].double().numpy()
+        found: Floats = np.rint(output[0].double().numpy() * 255.0) / 255.0
         return found
 
     def cells(self, name: str, size: int, factor: int, patch: int = 1) -> int:
