@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ import numpy as np
 import ponder
 from ponder.api import run_sync
 from ponder.core.context import Context
+from ponder.diffusion.schedule import Floats
 from ponder.processes.denoising import Denoising
-from ponder.studies.reward_selection import select_rewards
+from ponder.studies.reward_selection import Selection, select_rewards
 
 REWARDS = (
     "class_confidence(log=true, weak=true)",
@@ -53,7 +55,25 @@ def table(draws: int = 30) -> tuple[list[float], dict[str, list[float]], list[st
     return columns.pop(JUDGE), columns, categories
 
 
-def measured(strategy: str, problems: int, steps: int) -> str:
+@dataclass(frozen=True)
+class Found:
+    """What a strategy found.
+
+    Attributes:
+        judge: of each problem the held-out judge's log-probability of the asked digit.
+        rewards: of each problem the searched reward.
+        norms: of each climb the norm of its last noise over √d; empty for other searches.
+        evaluations: a problem.
+    """
+
+    judge: Floats
+    rewards: Floats
+    norms: Floats
+    evaluations: float
+
+
+def searched(strategy: str, problems: int, steps: int = 3) -> Found:
+    """Each problem asks for a digit, of a generator that is not told which."""
     model, judge = ponder.model("diffusers:digits(guidance=0)"), ponder.verifier(JUDGE)
     found, rewards, norms, evaluations = [], [], [], []
     for i in range(problems):
@@ -65,10 +85,22 @@ def measured(strategy: str, problems: int, steps: int) -> str:
         rewards.append(next(iter(result.best.scores.values())))
         norms += result.details.get("norms", [])
         found.append(run_sync(lambda: ctx.score(problem, [result.best], judge))[0])  # noqa: B023
-    error, norm = np.std(found, ddof=1) / math.sqrt(problems), f"{np.mean(norms):.2f}" if norms else "   –"
-    right = np.mean(np.asarray(found) > math.log(0.5))
-    row = f"{np.mean(found):7.2f} ± {error:.2f}  {right:5.2f}  {np.mean(rewards):6.2f}"
-    return f"{strategy.partition(', verifier')[0]:<58}{row}  {np.mean(evaluations):5.0f}  {norm}"
+    return Found(np.asarray(found), np.asarray(rewards), np.asarray(norms), float(np.mean(evaluations)))
+
+
+def row(strategy: str, found: Found) -> str:
+    error = np.std(found.judge, ddof=1) / math.sqrt(len(found.judge))
+    norm = f"{np.mean(found.norms):.2f}" if len(found.norms) else "   –"
+    right = np.mean(found.judge > math.log(0.5))
+    shown = f"{np.mean(found.judge):7.2f} ± {error:.2f}  {right:5.2f}  {np.mean(found.rewards):6.2f}"
+    return f"{strategy.partition(', verifier')[0]:<58}{shown}  {found.evaluations:5.0f}  {norm}"
+
+
+def weighted_sum(folder: Path, selection: Selection) -> str:
+    """The selected rewards as a verifier, with their weights in a file."""
+    weights = folder / "weights.json"
+    weights.write_text(json.dumps(selection.as_dict()))
+    return f'category_weighted(rewards=[{", ".join(REWARDS)}], base=[1, 5, 5, 5], weights="{weights}")'
 
 
 def main() -> None:
@@ -77,14 +109,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "weights.json"
         selection = select_rewards(*table())
-        weights.write_text(json.dumps(selection.as_dict()))
         for name, own in selection.agreements.items():
             for reward, a in own.items():
                 print(f"{name:<9} {reward:<38} {a.correlation:+.2f}  {a.dropped or f'weight {a.weight:.2f}'}")
-        sums = f"verifier=category_weighted(rewards=[{', '.join(REWARDS)}], base=[1, 5, 5, 5]"
-        weighted, plain = f'{sums}, weights="{weights}")', f"{sums})"
+        weighted = f"verifier={weighted_sum(Path(folder), selection)}"
+        plain = weighted.partition(", weights=")[0] + ")"
         print(f"{'':<58}{'judge':>7}         right  reward  evals  norm")
         for head in (
             "best_of_n(n=1",
@@ -95,13 +125,17 @@ def main() -> None:
             "noise_ascent(n=24, restarts=5",
             "noise_ascent(n=24, restarts=5, regulariser=0",
             "noise_ascent(n=24, restarts=5, regulariser=1.0",
+            "noise_ascent(n=21, restarts=1, regulariser=0",
+            "noise_ascent(n=21, restarts=1, regulariser=0.16",
             "noise_ascent(n=22, restarts=2, lr=0.3",
             "noise_ascent(n=62, restarts=5, gradient=spsa",
         ):
-            print(measured(f"{head}, {weighted})", asked.problems, asked.steps), flush=True)
+            plan = f"{head}, {weighted})"
+            print(row(plan, searched(plan, asked.problems, asked.steps)), flush=True)
         print("with all four rewards, unweighted:")
         for head in ("best_of_n(n=62", "noise_ascent(n=24, restarts=5"):
-            print(measured(f"{head}, {plain})", asked.problems, asked.steps), flush=True)
+            plan = f"{head}, {plain})"
+            print(row(plan, searched(plan, asked.problems, asked.steps)), flush=True)
 
 
 if __name__ == "__main__":

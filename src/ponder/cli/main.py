@@ -24,6 +24,7 @@ VERBS = {
     "select": "Re-select a study's stored samples, without a model.",
     "check": "Find out what a model, a task and a verifier can do.",
     "calibrate-verifiers": "Weigh rewards by how well they agree with human judgement.",
+    "export-pairs": "Write prompts that a search improved, for training a rewriter.",
     "laws": "List scaling laws, fit one, evaluate one.",
     "list": "Show every technique.",
     "models": "Fetch and list models.",

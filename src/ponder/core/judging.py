@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar, cast
 
+from ponder.core.candidate import Failure
 from ponder.core.context import Context
 from ponder.core.model import Model, Sampling
-from ponder.core.problem import Problem
+from ponder.core.problem import Problem, Prompt
 from ponder.errors import BudgetError, ParameterError, VerifierError
 
+Read = TypeVar("Read")
+
+_TRIES = 3
 _SCORE = re.compile(r"score\W{0,6}(\d+(?:\.\d+)?)(?:\s*/\s*10)?", re.IGNORECASE)
 
 
@@ -54,6 +61,62 @@ async def ask(
     return [reply.text for _, reply in found]
 
 
+async def ask_json(
+    judge: Model, message: str, read: Callable[[Any], Read], otherwise: Read, ctx: Context, *, what: str,
+    max_new_tokens: int = 512,
+) -> Read:  # fmt: skip
+    """What a model's JSON says, asked once for a message however often it is wanted.
+
+    Args:
+        judge: who is asked: first at temperature 0, then twice more where a reply is of no use.
+        message: with what.
+        read: makes the JSON into what is wanted; a ValueError, TypeError or KeyError says that it is of no use.
+        otherwise: what it is if no reply is; a failure is then recorded.
+        ctx: the run's context.
+        what: a word for seeds and messages.
+        max_new_tokens: length limit of a reply.
+
+    Raises:
+        VerifierError: a call failed for good.
+        BudgetError: the budget allows none.
+    """
+    key = ("ask_json", str(judge), message)
+    async with ctx.memo.setdefault((*key, "lock"), asyncio.Lock()):
+        if key not in ctx.memo:
+            found, trouble = otherwise, ""
+            for turn in range(_TRIES):
+                (reply,) = await ask(
+                    judge, message, ctx, seeds=ctx.seeds(1, what, message, turn),
+                    temperature=0.7 if turn else 0.0, max_new_tokens=max_new_tokens,
+                )  # fmt: skip
+                try:
+                    found = read(parse_json(reply))
+                    break
+                except (ValueError, TypeError, KeyError) as error:
+                    trouble = f"{type(error).__name__}: {error}; the last reply: {reply[-120:]!r}"
+            else:
+                ctx.failures.append(Failure("verify", None, what, f"{_TRIES} replies were of no use: {trouble}"))
+            ctx.memo[key] = found
+    return cast(Read, ctx.memo[key])
+
+
+def parse_json(reply: str) -> Any:
+    """The first JSON list or object in a reply, whatever is written around it.
+
+    Raises:
+        ValueError: there is none.
+
+    >>> parse_json('Here it is: ["a", {"b": 1}] Enjoy!')
+    ['a', {'b': 1}]
+    """
+    for start in re.finditer(r"[\[{]", reply):
+        try:
+            return json.JSONDecoder().raw_decode(reply, start.start())[0]
+        except ValueError:
+            continue
+    raise ValueError("no JSON list or object")
+
+
 def parse_score(reply: str) -> float | None:
     """The last rating in a reply, from 0 to 1; None if there is none or it is out of range.
 
@@ -73,3 +136,23 @@ def prompt_text(problem: Problem) -> str:
     if isinstance(problem.prompt, str):
         return problem.prompt
     return "\n".join(str(m.get("content", "")) for m in problem.prompt if m.get("role") == "user")
+
+
+def reworded(prompt: Prompt, text: str) -> Prompt:
+    """A prompt that says `text`: of messages, the last of the user's is replaced.
+
+    >>> reworded(({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}), "Hello")[1]["content"]
+    'Hello'
+    """
+    if isinstance(prompt, str):
+        return text
+    messages = list(prompt)
+    last = max((i for i, m in enumerate(messages) if m.get("role") == "user"), default=len(messages) - 1)
+    messages[last] = {**messages[last], "content": text}
+    return tuple(messages)
+
+
+def asking(problem: Problem, text: str) -> Problem:
+    """The same problem, as one that asks for `text`."""
+    metadata = {**problem.metadata, "question": text} if "question" in problem.metadata else problem.metadata
+    return replace(problem, prompt=reworded(problem.prompt, text), metadata=metadata)

@@ -21,9 +21,9 @@ import numpy as np
 
 from ponder.core.candidate import Candidate
 from ponder.core.context import Context
-from ponder.core.judging import prompt_text
+from ponder.core.judging import prompt_text, reworded
 from ponder.core.model import Model
-from ponder.core.problem import Problem, Prompt
+from ponder.core.problem import Problem
 from ponder.core.registry import VERIFIERS, strategy
 from ponder.core.strategy import Result, Strategy
 from ponder.core.verifier import Verifier
@@ -145,9 +145,7 @@ class PromptRefinement(Strategy):
         best = max(rounds, key=lambda r: r.score)
         if self.rewriter is None:
             return merged(best.prompt, [untried.pop(0)]) if untried else None
-        tried = "\n".join(r.told() for r in rounds[-4:] if r is not best) + f"\n{best.told()} (the best so far)"
-        ideas = f"Phrases that suit such prompts: {'; '.join(untried)}\n\n" if untried else ""
-        message = PROMPT.replace("{prompt}", original).replace("{tried}", tried.strip()).replace("{ideas}", ideas)
+        message = rewriting(original, [r.told() for r in rounds[-4:] if r is not best], best.told(), untried)
         reply = await ask(
             ctx, self.rewriter, message, "prompt_refinement", len(rounds), max_new_tokens=self.max_new_tokens
         )
@@ -156,6 +154,17 @@ class PromptRefinement(Strategy):
         if text and text not in known:
             return text
         return merged(best.prompt, [untried.pop(0)]) if untried else None
+
+
+def rewriting(original: str, tried: Sequence[str], best: str, ideas: Sequence[str] = ()) -> str:
+    """What a rewriter is asked: earlier versions with the best one last, and phrases that suit.
+
+    >>> rewriting("a seven", [], "- a seven", ["bright", "large"]).splitlines()[6:9]
+    ['- a seven (the best so far)', '', 'Phrases that suit such prompts: bright; large']
+    """
+    phrases = f"Phrases that suit such prompts: {'; '.join(ideas)}\n\n" if ideas else ""
+    versions = "\n".join([*tried, f"{best} (the best so far)"])
+    return PROMPT.replace("{prompt}", original).replace("{tried}", versions.strip()).replace("{ideas}", phrases)
 
 
 @dataclass(frozen=True)
@@ -170,17 +179,3 @@ class _Round:
         score = f" (score {self.score:.3g})" if math.isfinite(self.score) else ""
         remark = f"\n  Remark: {' '.join(self.remark.split())}" if self.remark else ""
         return f"- {self.prompt}{score}{remark}"
-
-
-def reworded(prompt: Prompt, text: str) -> Prompt:
-    """A prompt that says `text`: of messages, the last of the user's is replaced.
-
-    >>> reworded(({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}), "Hello")[1]["content"]
-    'Hello'
-    """
-    if isinstance(prompt, str):
-        return text
-    messages = list(prompt)
-    last = max((i for i, m in enumerate(messages) if m.get("role") == "user"), default=len(messages) - 1)
-    messages[last] = {**messages[last], "content": text}
-    return tuple(messages)

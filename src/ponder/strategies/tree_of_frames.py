@@ -5,8 +5,8 @@ Equal    `branch` children a node by depth, each the best of `candidates` draws;
          the median (`pct`: ties stay, so equal scores all stay) or by full marks (`pf`: else scores above 0, else the
          best one); all others go on. The best-scored full output is chosen.
 Differs  Works on every process with steps. Candidates are compared when their unit is finished, not while it is
-         denoised. States are scored only where something is decided. Questions by stage are the verifier's
-         (`staged_questions`); a prompt is not split into stages by a model.
+         denoised. States are scored only where something is decided. Questions by stage, and the prompt's split into
+         stages by a model, are the verifier's (`staged_questions`).
 Needs    An autoregressive process and a verifier of unfinished outputs.    Cost: Σ over depths of live nodes · branch ·
          candidates units.
 """

@@ -11,6 +11,7 @@ from ponder.core.candidate import Failure
 from ponder.core.problem import Task
 from ponder.core.strategy import Result
 from ponder.ledger.spend import Spend
+from ponder.recipes.prompt_pairs import refinement
 from ponder.studies.calibration import measures
 
 _EXAMPLES = 3
@@ -40,6 +41,8 @@ class Outcome:
         score: the verifier's of the chosen output; None if it has none.
         mean_score: the verifier's, over all candidates that have one.
         new_siblings: of the steps that a search drew beside another one, the share that said something new.
+        refined: of a prompt that was rewritten: the prompt that was asked, the best one, and its gain; see
+            `ponder.recipes.prompt_pairs`.
     """
 
     correct: bool
@@ -60,6 +63,7 @@ class Outcome:
     score: float | None = None
     mean_score: float | None = None
     new_siblings: float | None = None
+    refined: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the store."""
@@ -111,6 +115,7 @@ def grade_result(result: Result, task: Task) -> Outcome:
         score=None if best is None else scores[best],
         mean_score=math.fsum(known) / len(known) if known else None,
         new_siblings=None if result.tree is None else result.tree.new_siblings(),
+        refined=refinement(result.details),
     )
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ponder.core.judging import prompt_text
+from ponder.core.problem import Problem
 from ponder.errors import MissingExtraError, VerifierError
 
 if TYPE_CHECKING:
@@ -58,3 +60,8 @@ def png_url(picture: Image) -> str:
     held = io.BytesIO()
     picture.save(held, "PNG")
     return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode("ascii")
+
+
+def words_of(problem: Problem) -> str:
+    """What a picture is to show, in words."""
+    return prompt_text(problem) if isinstance(problem.prompt, (str, tuple)) else str(problem.prompt)

@@ -335,15 +335,16 @@ _LOADED: dict[tuple[object, ...], Any] = {}
 _LOADING = threading.Lock()
 
 
+def loaded(key: tuple[object, ...], build: Callable[[], Loaded]) -> Loaded:
+    """The one model of a key in this process, built when it is first asked for."""
+    with _LOADING:
+        if key not in _LOADED:
+            _LOADED[key] = build()
+        return cast(Loaded, _LOADED[key])
+
+
 async def shared(key: tuple[object, ...], build: Callable[[], Loaded]) -> Loaded:
-    """The one model of a key in this process, built in a thread when it is first asked for."""
+    """The same, built in a thread."""
     if (found := _LOADED.get(key)) is not None:
         return cast(Loaded, found)
-
-    def locked() -> Loaded:
-        with _LOADING:
-            if key not in _LOADED:
-                _LOADED[key] = build()
-            return cast(Loaded, _LOADED[key])
-
-    return await asyncio.to_thread(locked)
+    return await asyncio.to_thread(loaded, key, build)

@@ -11,30 +11,27 @@ Cost     `votes` completions for each question about each picture; one call of t
 
 from __future__ import annotations
 
-import asyncio
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ponder.core.context import Context
-from ponder.core.judging import ask, parse_score, prompt_text
+from ponder.core.judging import parse_score
 from ponder.core.model import Model
 from ponder.core.problem import Problem
 from ponder.core.registry import verifier
-from ponder.core.verifier import Scorable, Verifier, output_of, place_of
-from ponder.errors import ParameterError, VerifierError
-from ponder.verifiers._pictures import picture_of, png_url
+from ponder.core.verifier import Scorable, Verifier
+from ponder.errors import ParameterError
+from ponder.verifiers._pictures import words_of
+from ponder.verifiers._vqa import Eyes
 
 _SHOWS = 'Does this picture show "{prompt}"?'
 _HOW_WELL = 'How well does this picture show "{prompt}"?'
-_YES_NO = "{question}\nAnswer with yes or no."
 _RATING = """{question}
 Look at it carefully, then end with one line of the form
 Score: N
 where N is a number from 0 (not at all) to 10 (perfectly)."""
-_VERDICT = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 
 
 @verifier("vqa_judge", how="verification:process:judge", where="generation_image")
@@ -62,60 +59,27 @@ class VqaJudge(Verifier):
     size: int = 768
 
     def __post_init__(self) -> None:
-        for name in ("votes", "size"):
-            if getattr(self, name) < 1:
-                raise ParameterError(self, name, getattr(self, name), allowed="an integer ≥ 1")
         if self.questions is not None:
             object.__setattr__(self, "questions", tuple(self.questions))
             if not self.questions:
                 raise ParameterError(self, "questions", self.questions, allowed="one or more questions, or none given")
-        self.model.require("images", self.name, "Use a vision model: openai:MODEL@URL, without template.")
+        self._eyes.check()
+
+    @property
+    def _eyes(self) -> Eyes:
+        shared = (self, self.model, self.votes, self.temperature)
+        if self.scale == "rating":
+            return Eyes(*shared, self.max_new_tokens or 256, self.size, _RATING, parse_score)
+        return Eyes(*shared, self.max_new_tokens or 16, self.size)
 
     async def score(self, problem: Problem, items: Sequence[Scorable], ctx: Context) -> Sequence[float]:
         """The mean over questions; NaN (recorded as a failure) where one of them got no reply that can be read."""
-        return await ctx.score_each(items, lambda item: self._look(problem, item, ctx))
-
-    async def _look(self, problem: Problem, item: Scorable, ctx: Context) -> float:
-        picture = picture_of(output_of(item, ctx))
-        picture.thumbnail((self.size, self.size))
-        shown = {"type": "image_url", "image_url": {"url": png_url(picture)}}
+        wanted = words_of(problem)
         asked = self.questions or (_SHOWS if self.scale == "yes_no" else _HOW_WELL,)
-        wanted = prompt_text(problem) if isinstance(problem.prompt, (str, tuple)) else str(problem.prompt)
         questions = [question.replace("{prompt}", wanted) for question in asked]
-        answers = await asyncio.gather(
-            *(self._answer(shown, question, i, item, ctx) for i, question in enumerate(questions)),
-            return_exceptions=True,
-        )
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-        told = [answer for answer in answers if isinstance(answer, float)]
-        remarks = [f"{question} {answer:.2f}" for question, answer in zip(questions, told, strict=True)]
-        ctx.remark(item, "\n".join(remarks))
-        return math.fsum(told) / len(told)
+        return await ctx.score_each(items, lambda item: self._look(questions, item, ctx))
 
-    async def _answer(self, shown: dict[str, Any], question: str, i: int, item: Scorable, ctx: Context) -> float:
-        words = _YES_NO if self.scale == "yes_no" else _RATING
-        replies = await ask(
-            self.model,
-            [shown, {"type": "text", "text": words.replace("{question}", question)}],
-            ctx,
-            seeds=ctx.seeds(self.votes, "vqa", i, *place_of(item)),
-            temperature=self.temperature,
-            max_new_tokens=self.max_new_tokens or (16 if self.scale == "yes_no" else 256),
-        )
-        read = parse_yes_no if self.scale == "yes_no" else parse_score
-        votes = [vote for reply in replies if (vote := read(reply)) is not None]
-        if not votes:
-            raise VerifierError(f"vqa_judge: no answer in the reply to {question!r}: {replies[0][-120:]!r}")
-        return math.fsum(votes) / len(votes)
-
-
-def parse_yes_no(reply: str) -> float | None:
-    """1 for yes and 0 for no, by the first of these words; None if there is neither.
-
-    >>> parse_yes_no("Yes, there is no doubt."), parse_yes_no("**No**"), parse_yes_no("nothing to see")
-    (1.0, 0.0, None)
-    """
-    found = _VERDICT.search(reply)
-    return None if found is None else float(found[1].lower() == "yes")
+    async def _look(self, questions: Sequence[str], item: Scorable, ctx: Context) -> float:
+        answers = await self._eyes.answers(item, questions, ctx)
+        ctx.remark(item, "\n".join(f"{q} {a:.2f}" for q, a in zip(questions, answers, strict=True)))
+        return math.fsum(answers) / len(answers)
