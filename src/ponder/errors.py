@@ -30,7 +30,8 @@ PonderError
 ├── StudyError              a study cannot start or go on
 │   └── RaggedRunsError     problems have unequal numbers of runs
 └── EngineError             an engine cannot be measured with these settings
-    └── NoisyHostError      the machine is too busy for the measurement to mean anything
+    ├── NoisyHostError      the machine is too busy for the measurement to mean anything
+    └── TuningPausedError   a tuning has used up its slice of time; started again it goes on
 ```
 
 A message says what was given, what is allowed, and what to do next. Errors about one sample
@@ -240,3 +241,7 @@ class EngineError(PonderError):
 
 class NoisyHostError(EngineError):
     """Repetitions of the same measurement differ too much to say anything."""
+
+
+class TuningPausedError(EngineError):
+    """A tuning has used up its slice of time; started again it goes on."""

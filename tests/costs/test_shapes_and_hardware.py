@@ -189,3 +189,39 @@ def test_the_command_shows_named_hardware_and_the_table():
     assert "I = 562.5 FLOP/byte" in CliRunner().invoke(command, ["b200"]).output
     assert len(json.loads(CliRunner().invoke(command, ["--list", "--json"]).output)) > 10
     assert "mi300x" in CliRunner().invoke(command, ["--list"]).output
+
+
+# ---------------------------------------------------------------- what an engine reaches
+
+
+def test_a_fitted_profile_gives_back_the_rates_that_steps_were_made_with():
+    shape = costs.ModelShape.read("smollm2-135m")
+    engine = costs.hardware("peak_flops=8e10,memory_bandwidth=2e10,step_s=0.004,kv_bandwidth=5e9")
+    steps = [costs.generation(shape, c, 1, batch=b).times(b) for b in (1, 4, 16, 64) for c in (64, 512)]
+    found = costs.fit_profile([(s, s.seconds(engine)) for s in steps], "peak_flops=4e11,memory_bandwidth=2e10")
+    assert found.peak_flops == pytest.approx(8e10) and found.kv_bandwidth == pytest.approx(5e9)
+    assert found.step_s == pytest.approx(0.004) and "fitted to 8 measured steps" in found.source
+
+
+def test_a_step_costs_its_least_time_once_however_many_share_it():
+    shape = costs.ModelShape.read("smollm2-135m")
+    slow = costs.hardware("peak_flops=1e30,memory_bandwidth=1e30,step_s=0.01")
+    alone, shared = (costs.generation(shape, 10, 7, trials=n, batch=b) for n, b in ((1, 1), (5, 2)))
+    assert alone.passes == 7 and alone.seconds(slow) == pytest.approx(0.07)
+    assert shared.passes == 3.5 and costs.generation(shape, 10, 7).passes == 0
+    assert (alone + shared).times(2).passes == 21
+
+
+@pytest.mark.parametrize("given", [[], [(costs.Cost(1, 1, 1, 1), 1.0)] * 3, [(costs.Cost(1, 1, 1, 1), 0.0)] * 4])
+def test_a_profile_is_not_fitted_to_too_little(given):
+    with pytest.raises(ParameterError, match="four costs or more"):
+        costs.fit_profile(given, "peak_flops=4e11,memory_bandwidth=2e10")
+
+
+def test_caches_may_be_read_at_another_rate_and_a_negative_step_is_refused():
+    cost = costs.Cost(kv_bytes=1e9, weight_bytes=2e9)
+    assert cost.seconds("peak_flops=1e12,memory_bandwidth=1e9") == pytest.approx(3)
+    assert cost.seconds("peak_flops=1e12,memory_bandwidth=1e9,kv_bandwidth=5e8") == pytest.approx(4)
+    assert cost.seconds_overlapped("peak_flops=1e12,memory_bandwidth=1e9,kv_bandwidth=5e8") == pytest.approx(4)
+    with pytest.raises(ParameterError, match="step_s"):
+        costs.hardware("peak_flops=1e12,memory_bandwidth=1e9,step_s=-1")

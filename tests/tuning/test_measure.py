@@ -160,3 +160,25 @@ def test_the_virtual_clock_is_not_the_wall_clock():
         return asyncio.get_running_loop().time()
 
     assert run_virtual(sleep) == pytest.approx(3600)
+
+
+@pytest.mark.parametrize(
+    ("text", "width"),
+    [
+        ("single", 1),
+        ("samples(samples=16, clients=1)", 16),
+        ("search", 12),
+        ("chat(requests=2)", 2),
+        ("arrivals(burst=3)", 3),
+    ],
+)
+def test_an_engine_is_warmed_up_with_as_many_texts_as_the_workload_brings(text, width, monkeypatch):
+    """What an engine loads only for many texts at once must not count as the first repetition's time."""
+    from ponder.tuning.worker import _load
+
+    assert Workload.parse(text).width == width
+    model = Clockwork()
+    model.capabilities = Capabilities(chat=False, max_n=8, prefix=True)
+    monkeypatch.setattr("ponder.api.model", lambda spec: model)
+    run_virtual(lambda: _load("clockwork", False, width))
+    assert [call.n for call in model.calls] == sorted({1, min(width, 8)})

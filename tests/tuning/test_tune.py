@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.support.simulated_engine import FakeBench
 
-from ponder.errors import EngineError, NoisyHostError, ParameterError, UnknownNameError
+from ponder.errors import EngineError, NoisyHostError, ParameterError, TuningPausedError, UnknownNameError
 from ponder.tuning.bench import ProcessBench
 from ponder.tuning.compare import median_interval, paired_ratio
 from ponder.tuning.history import read
@@ -144,7 +144,7 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path):
     assert [t.config for t in second.trials[:7]] == [t.config for t in first.trials]
     assert len(bench.opened) == 9 + 2 + 2  # nine new trials, two in the validation, two for the outputs
     assert [t.config for t in whole.trials] == [t.config for t in second.trials]
-    assert {r.stage for r in read(path)} == {"search", "validation"}
+    assert {r.stage for r in read(path)} == {"search", "repetition", "validation"}
     with path.open("ab") as f:
         f.write(b'{"run": "cut o')
     assert len(read(path)) > 16
@@ -320,3 +320,70 @@ def test_a_process_that_cannot_load_says_why():
     space = space_for("llamacpp:/nowhere/model.gguf")
     with pytest.raises(EngineError, match="ModelNotFoundError"):
         ProcessBench(space, LOAD, SLO()).open({}, 60)
+
+
+# ---------------------------------------------------------------- in slices
+
+
+def sliced(path, slice_s, **plan):
+    """Runs of one tuning, each a slice, until it is done; the result, the slices, and what was measured."""
+    order, slices = [], 0
+    while True:
+        slices += 1
+        bench = FakeBench(lambda c: 150.0 if c.get("a") == 2 else 100.0, 0.03, seed=5 + slices)
+        try:
+            given = {"trials": 8, "seconds": 1e9, "allow_noise": True, "slice_s": slice_s, **plan}
+            result = tune(SMALL, LOAD, bench, Plan(**given), history=path, clock=bench.clock)
+        except TuningPausedError:
+            order.append(bench.order)
+            continue
+        return result, slices, [*order, bench.order]
+
+
+def test_a_tuning_in_slices_measures_nothing_twice_and_ends_as_one_in_one_go(tmp_path):
+    whole, one, _ = sliced(tmp_path / "whole.jsonl", 1e9)
+    cut, several, parts = sliced(tmp_path / "cut.jsonl", 20)
+    assert one == 1 and several > 3
+    assert [t.config for t in cut.trials] == [t.config for t in whole.trials]
+    assert cut.config["a"] == whole.config["a"] == 2 and len(cut.proofs[0].values) == 5
+    seen = [step for part in parts for step in part]
+    finalists = {repr(dict(p.config)) for p in cut.proofs}
+    for config in {config for config, _ in seen}:
+        runs = sum(step[0] == config for step in seen)
+        assert runs <= 3 + 5 * (config in finalists)
+
+
+def test_the_searchs_time_limit_counts_earlier_slices(tmp_path):
+    result, slices, _ = sliced(tmp_path / "h.jsonl", 15, seconds=50, trials=23)
+    assert slices > 2 and len(result.trials) < 12
+
+
+def test_a_repetition_that_was_interrupted_is_measured_anew_as_a_whole(tmp_path):
+    path = tmp_path / "h.jsonl"
+    sliced(path, 1e9)
+    rows = read(path)
+    lost = {i for i, r in enumerate(rows) if r.stage == "validation"}
+    lost.add(max(i for i, r in enumerate(rows) if r.stage == "repetition" and "4" in r.values and not r.config))
+    path.write_bytes(b"".join(line + b"\n" for i, line in enumerate(path.read_bytes().splitlines()) if i not in lost))
+    _, _, ((*order,),) = sliced(path, 1e9)
+    assert {repetition for _, repetition in order} == {4} and len(order) == 4
+
+
+def test_a_finished_tuning_is_validated_afresh(tmp_path):
+    """A machine that was too noisy must not be remembered as such."""
+    sliced(tmp_path / "h.jsonl", 1e9)
+    _, _, ((*order,),) = sliced(tmp_path / "h.jsonl", 1e9)
+    assert {repetition for _, repetition in order} == set(range(5))
+
+
+def test_a_slice_needs_a_history_and_some_time():
+    with pytest.raises(ParameterError, match="history"):
+        tuned(lambda c: 100.0, 0.0, 0, slice_s=5.0)
+    with pytest.raises(ParameterError, match="slice_s"):
+        Plan(slice_s=0.0)
+
+
+def test_a_paused_tuning_says_how_to_go_on(tmp_path):
+    bench = FakeBench(lambda c: 100.0, 0.0)
+    with pytest.raises(TuningPausedError, match=r"paused after .* run the same command again"):
+        tune(SMALL, LOAD, bench, Plan(slice_s=1.0), history=tmp_path / "h.jsonl", clock=bench.clock)

@@ -28,6 +28,7 @@ _WHERE = {
     "cut": "frontier",
     "exchange_multiplier": "exchange",
     "exchange_table": "exchange",
+    "fit_profile": "fit",
     "generation": "decoding",
     "hardware": "profiles",
     "kinetics_frontier": "frontier",
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from ponder.costs.decoding import generation as generation
     from ponder.costs.exchange import exchange_multiplier as exchange_multiplier
     from ponder.costs.exchange import exchange_table as exchange_table
+    from ponder.costs.fit import fit_profile as fit_profile
     from ponder.costs.frontier import Configuration as Configuration
     from ponder.costs.frontier import Frontier as Frontier
     from ponder.costs.frontier import GradedSamples as GradedSamples

@@ -28,20 +28,23 @@ class Cost:
         flops: floating-point operations.
         kv_bytes: of key-value cache read.
         weight_bytes: of weights read; 0 if they are taken as shared by a large batch.
+        passes: through the model, shared ones in part; 0 where the weights are left out.
     """
 
     flops: float = 0.0
     kv_bytes: float = 0.0
     weight_bytes: float = 0.0
+    passes: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
-            self.flops + other.flops, self.kv_bytes + other.kv_bytes, self.weight_bytes + other.weight_bytes
+            self.flops + other.flops, self.kv_bytes + other.kv_bytes, self.weight_bytes + other.weight_bytes,
+            self.passes + other.passes,
         )  # fmt: skip
 
     def times(self, n: float) -> Cost:
         """`n` times each amount."""
-        return Cost(n * self.flops, n * self.kv_bytes, n * self.weight_bytes)
+        return Cost(n * self.flops, n * self.kv_bytes, n * self.weight_bytes, n * self.passes)
 
     @property
     def bytes(self) -> float:
@@ -53,13 +56,18 @@ class Cost:
         return self.flops + hardware(on).intensity * self.bytes
 
     def seconds(self, on: HardwareProfile | str = "b200") -> float:
-        """Time at the hardware's peak if nothing overlaps: eFLOPs / peak."""
-        return self.eflops(on) / hardware(on).peak_flops
+        """Time if nothing overlaps: eFLOPs / peak, unless the profile knows of slower caches or a pass' own time."""
+        profile = hardware(on)
+        return self.flops / profile.peak_flops + self._reading(profile) + self.passes * profile.step_s
 
     def seconds_overlapped(self, on: HardwareProfile | str = "b200") -> float:
-        """Time at the hardware's peak if reading and computing overlap perfectly: no implementation is faster."""
+        """Time if reading and computing overlap perfectly; at the hardware's peak no implementation is faster."""
         profile = hardware(on)
-        return max(self.flops / profile.peak_flops, self.bytes / profile.memory_bandwidth)
+        return max(self.flops / profile.peak_flops, self._reading(profile)) + self.passes * profile.step_s
+
+    def _reading(self, profile: HardwareProfile) -> float:
+        caches = profile.kv_bandwidth or profile.memory_bandwidth
+        return self.weight_bytes / profile.memory_bandwidth + self.kv_bytes / caches
 
     def dollars(self, on: HardwareProfile | str) -> float:
         """What `seconds` of the hardware cost.
@@ -177,7 +185,7 @@ def generation(
         )
         spent += Cost(2.0 * shape.params_active * prompt_tokens + shape.attention_flops(attended))
     if batch is not None:
-        spent += Cost(weight_bytes=_weights(shape, lengths, batch))
+        spent += Cost(weight_bytes=_weights(shape, lengths, batch), passes=max(lengths) / batch)
     return spent
 
 

@@ -223,7 +223,8 @@ def _expected(samples: GradedSamples, i: int, trials: list[int], prefill: bool, 
         longest = rank_weights(len(lengths), k)
         cost = each.times(k) + once + Cost(kv_bytes=shape.kv_bytes(float(longest @ beside)))
         if batch is not None:
-            cost += Cost(weight_bytes=float(longest @ lengths) * shape.weight_bytes(k * batch) / batch)
+            passes = float(longest @ lengths) / batch
+            cost += Cost(weight_bytes=passes * shape.weight_bytes(k * batch), passes=passes)
         out.append(cost)
     return out
 

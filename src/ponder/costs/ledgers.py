@@ -54,9 +54,10 @@ def of(
     read = size.over_layers(generated, min(generated, spend.generated_tokens * (size.window or 0)))
     if prompt_tokens is not None:
         read = tree_counts(_states(what), prompt_tokens, size).read
-    weights = 0.0 if batch is None else spend.generated_tokens / batch * size.weight_bytes(batch)
+    passes = 0.0 if batch is None else spend.generated_tokens / batch
+    weights = 0.0 if batch is None else passes * size.weight_bytes(batch)
     flops = 2.0 * size.params_active * (spend.generated_tokens + fresh) + size.attention_flops(attended)
-    return Cost(flops, size.kv_bytes(read), weights)
+    return Cost(flops, size.kv_bytes(read), weights, passes)
 
 
 def _states(what: Spend | Result) -> list[State]:

@@ -22,6 +22,9 @@ class HardwareProfile:
         memory_bytes: 0 if unknown.
         usd_per_hour: rent; None if unknown.
         source: where the numbers come from.
+        step_s: seconds that a pass through the model takes besides; of an engine rather than of the hardware (see
+            `fit_profile`).
+        kv_bandwidth: bytes a second at which caches are read; None is `memory_bandwidth`.
     """
 
     name: str
@@ -30,6 +33,8 @@ class HardwareProfile:
     memory_bytes: float = 0.0
     usd_per_hour: float | None = None
     source: str = ""
+    step_s: float = 0.0
+    kv_bandwidth: float | None = None
 
     def __post_init__(self) -> None:
         for field in ("peak_flops", "memory_bandwidth"):
@@ -39,6 +44,10 @@ class HardwareProfile:
             raise ParameterError(
                 "hardware", "memory_bytes/usd_per_hour", (self.memory_bytes, self.usd_per_hour), allowed="≥ 0"
             )  # fmt: skip
+        if self.step_s < 0 or (self.kv_bandwidth is not None and not self.kv_bandwidth > 0):
+            raise ParameterError(
+                "hardware", "step_s/kv_bandwidth", (self.step_s, self.kv_bandwidth), allowed="≥ 0, and above 0"
+            )
 
     @property
     def intensity(self) -> float:
@@ -92,7 +101,7 @@ def hardware(what: HardwareProfile | str = "b200") -> HardwareProfile:
     first, *rest = (part.strip() for part in what.split(","))
     numbers = read_numbers(
         "hardware profile", [first, *rest] if "=" in first else rest,
-        ["peak_flops", "memory_bandwidth", "memory_bytes", "usd_per_hour"],
+        ["peak_flops", "memory_bandwidth", "memory_bytes", "usd_per_hour", "step_s", "kv_bandwidth"],
     )  # fmt: skip
     if "=" in first:
         if not {"peak_flops", "memory_bandwidth"} <= set(numbers):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Self
 
 from ponder.core.model import Model
@@ -21,6 +22,9 @@ class LocalModel(Model):
     example: ClassVar[str]
     """How one is given, for messages."""
 
+    profile_note = ""
+    """Which tuned settings it has that its text did not give, and why (see `ponder.tuning.profiles`)."""
+
     def _check_settings(self) -> None:
         """Refuse settings that no model can be run with."""
         for name, value, least in (("context", self.context, 64), ("parallel", self.parallel, 1)):
@@ -35,8 +39,13 @@ class LocalModel(Model):
         if not term.locator:
             what = f"a model is expected: {cls.name}:{cls.example}"
             raise SpecError(term.source, term.position, what)
-        options = Term(term.name, None, term.arguments, term.positional, term.position, term.source)
-        return cls(term.locator, **arguments_for(MODELS.entry(cls.name), options, term.source))  # type: ignore[call-arg]
+        from ponder.tuning.profiles import with_profile
+
+        tuned, note = with_profile(replace(term, name=cls.name))
+        options = replace(tuned, locator=None)
+        built = cls(term.locator, **arguments_for(MODELS.entry(cls.name), options, term.source))  # type: ignore[call-arg]
+        object.__setattr__(built, "profile_note", note)
+        return built
 
     def __str__(self) -> str:
         rest = canonical(self).partition(", ")[2]

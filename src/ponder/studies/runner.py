@@ -144,6 +144,9 @@ def prepare(study: Study, *, model: Model | None = None, task: Task | None = Non
     warnings: list[str] = []
     rules = task or TASKS.build(study.task)
     backend = model or MODELS.build(study.model)
+    if tuned := getattr(backend, "profile_note", ""):
+        warnings.append(tuned)
+        study = replace(study, model=str(backend))  # what it runs with, also when the profile is gone
     for strategy in study.everything:
         check_capabilities(strategy, backend)
     for text in (study.budget, study.study_budget):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ponder.core.seeds import derive_seed
 from ponder.tuning.history import Row, append, read
-from ponder.tuning.measure import Measured
+from ponder.tuning.measure import Measured, value_of
 from ponder.tuning.search import Trial, config_key
 from ponder.tuning.space import Config, Space
 from ponder.tuning.workload import Workload
@@ -57,7 +57,22 @@ class Keeper:
         values = {str(s): v for s, v in trial.values.items()}
         value = 0.0 if trial.failure else trial.values[share]
         row = self._row("search", trial.config, value, trial.ratio, values, trial.measured)
-        self._append(replace(row, share=share, seconds=trial.seconds, failure=trial.failure))
+        self._append(replace(row, share=share, seconds=trial.seconds, failure=trial.failure, spent_s=trial.spent_s))
+
+    def repetitions(self) -> dict[tuple[str, int], Measured]:
+        """Runs of a validation that was not finished, by configuration and repetition."""
+        found: dict[tuple[str, int], Measured] = {}
+        for row in [] if self.path is None else read(self.path):
+            if row.run == self.run and row.stage == "validation":
+                found.clear()  # it was finished: the next one measures afresh
+            elif row.run == self.run and row.stage == "repetition" and row.measured is not None:
+                found |= {(config_key(row.config), int(i)): Measured(**row.measured) for i in row.values}
+        return found
+
+    def repeat(self, config: Config, repetition: int, measured: Measured) -> None:
+        """One run of the validation."""
+        value = value_of(measured, self.plan.objective)
+        self._append(self._row("repetition", config, value, 0.0, {str(repetition): value}, measured))
 
     def prove(self, proofs: Sequence[Proof]) -> None:
         """What the validation saw."""
@@ -87,4 +102,4 @@ class Keeper:
 def _trial(row: Row) -> Trial:
     measured = None if row.measured is None else Measured(**row.measured)
     values = {float(s): v for s, v in row.values.items()}
-    return Trial(row.config, values, row.ratio, row.seconds, row.failure, measured)
+    return Trial(row.config, values, row.ratio, row.seconds, row.failure, measured, row.spent_s)

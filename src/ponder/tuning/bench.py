@@ -17,6 +17,7 @@ import orjson
 
 from ponder.errors import EngineError
 from ponder.tuning.measure import SLO, Measured
+from ponder.tuning.profiles import SWITCH
 from ponder.tuning.servers import Server
 from ponder.tuning.space import Space, Value
 from ponder.tuning.workload import Workload
@@ -82,7 +83,7 @@ class ProcessBench:
 class _Process:
     def __init__(self, bench: ProcessBench, config: Mapping[str, Value], timeout_s: float) -> None:
         self._bench = bench
-        environment = {**os.environ, **bench.space.environment(config)}
+        environment = {**os.environ, SWITCH: "off", **bench.space.environment(config)}
         flags = bench.space.flags(config)
         self._server = bench.server.launch(flags, environment, timeout_s) if bench.server is not None else None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
@@ -91,7 +92,8 @@ class _Process:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment,
         )  # fmt: skip
         try:
-            self._ask({"do": "load", "model": bench.space.spec(config), "natural": bench.workload.natural}, timeout_s)
+            self._ask({"do": "load", "model": bench.space.spec(config), "natural": bench.workload.natural,
+                       "width": bench.workload.width}, timeout_s)  # fmt: skip
         except EngineError:
             self.close()
             raise

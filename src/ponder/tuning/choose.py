@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.resources import as_file, files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ponder.tuning.history import Row, groups
+from ponder.tuning.history import Row, groups, read
 from ponder.tuning.space import Config, Value
 from ponder.tuning.workload import Workload
 
@@ -34,6 +35,9 @@ FEW_ROWS = 20
 
 _NEAR = 0.05
 """A setting is as good as the best if it is at most so far behind it."""
+
+_LEARN_ANEW = 400
+"""Rows up to which leaving a group out means learning without it."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,21 @@ class Order:
     Attributes:
         tries: settings measured until one is within 5 % of the group's best, on average.
         regret: how far the first one is behind the best, on average, as a share of the best.
+        low, high: 95 % interval of `tries`, by resampling groups.
     """
 
     tries: float
     regret: float
+    low: float = math.nan
+    high: float = math.nan
 
 
 @dataclass(frozen=True)
 class Saved:
-    """Orders compared on groups that were left out: `learnt`, `average`, `nearest group`, `random`."""
+    """Orders compared on groups that were left out.
+
+    By name: `chosen` (what `choose` takes), `learnt`, `average`, `nearest group`, `random`.
+    """
 
     groups: int
     orders: Mapping[str, Order]
@@ -189,8 +199,9 @@ def choose(
 ) -> Choice:
     """Configurations of a model's engine in the history, the most promising first.
 
-    With fewer than 20 rows, or if nothing like this workload, model and machine was measured, the order is that of the
-    average; with no rows of the engine there is none.
+    The order is the learnt one where that was better on groups left out than the order of the average. With fewer than
+    20 rows, or if nothing like this workload, model and machine was measured, it is that of the average; with no rows
+    of the engine there is none.
 
     Args:
         rows: the history.
@@ -210,8 +221,11 @@ def choose(
     total = sum(map(len, known))
     learnt = fit(known)
     far = learnt.distance(target) > max(learnt.reach(), 1e-9)
+    why = f"{total} rows are too few to learn from" if total < FEW_ROWS else "nothing like this was measured"
+    if total >= FEW_ROWS and not far and not _learning_pays(known, learnt):
+        why = f"on the {len(known)} groups measured, each left out in turn, learning did no better"
+        far = True
     if total < FEW_ROWS or far:
-        why = f"{total} rows are too few to learn from" if total < FEW_ROWS else "nothing like this was measured"
         reason, predicted = f"{why}: the order of the average", _average(known, settings)
     else:
         reason = f"learnt from {total} rows of {len(known)} groups"
@@ -224,32 +238,75 @@ def choose(
 def leave_one_out(rows: Sequence[Row]) -> Saved | None:
     """Each group in turn as if it were new; None with fewer than three groups of two settings or more.
 
-    Width and ridge of the regression are chosen on all groups, the left-out one included: two numbers.
+    Up to 400 rows everything is learnt anew without the group; beyond that in closed form, where width and ridge of
+    the regression (two numbers) are chosen on all groups.
     """
     known = usable(rows)
     if len(known) < 3:
         return None
-    tallies: dict[str, list[tuple[float, float]]] = {n: [] for n in ("learnt", "average", "nearest group", "random")}
-    learnt = fit(known).left_out()
+    names = ("chosen", "learnt", "average", "nearest group", "random")
+    tallies: dict[str, list[tuple[float, float]]] = {n: [] for n in names}
+    small = sum(map(len, known)) <= _LEARN_ANEW
+    whole = None if small else fit(known)
+    closed = [] if whole is None else whole.left_out()
+    pays = whole is not None and _learning_pays(known, whole)
     for i, group in enumerate(known):
         rest = [g for j, g in enumerate(known) if j != i]
         settings, values = [r.settings for r in group], np.array([r.value for r in group])
         features = group_features(group[0])
-        tallies["learnt"].append(_judge(learnt[i], values))
+        if small:
+            fitted = fit(rest)
+            learnt, pays = fitted.predict(features, settings), _learning_pays(rest, fitted)
+        else:
+            learnt = closed[i]
+        tallies["learnt"].append(_judge(learnt, values))
         tallies["average"].append(_judge(_average(rest, settings), values))
+        tallies["chosen"].append(tallies["learnt" if pays else "average"][-1])
         tallies["nearest group"].append(_judge(_average([_nearest(rest, features)], settings), values))
         good = int((values >= values.max() * (1 - _NEAR)).sum())
         tallies["random"].append(((len(values) + 1) / (good + 1), float(1 - values.mean() / values.max())))
-    orders = {
-        n: Order(float(np.mean([t for t, _ in v])), float(np.mean([r for _, r in v]))) for n, v in tallies.items()
-    }
-    return Saved(len(known), orders)
+    return Saved(len(known), {name: _order(tally) for name, tally in tallies.items()})
+
+
+def across(rows: Sequence[Row]) -> list[Row]:
+    """The same rows with the engine as one more setting: groups are then a model's file, workload and machine."""
+    out = []
+    for row in rows:
+        name, _, file = row.model.partition(":")
+        own = {f"{name}.{n}": v for n, v in row.settings.items()}
+        config = {f"{name}.{n}": v for n, v in row.config.items()}
+        out.append(replace(row, engine="any", model=f"any:{file}", settings={"in": name, **own},
+                           config={"in": name, **config}))  # fmt: skip
+    return out
+
+
+def shipped() -> list[Row]:
+    """What was measured on one machine with two cores (docs/guide/engines.md), to start from."""
+    with as_file(files("ponder.tuning") / "measured.jsonl") as path:
+        return read(path)
 
 
 def usable(rows: Sequence[Row]) -> list[list[Row]]:
     """By group, what was measured on the whole workload; groups of two settings or more."""
     whole = [r for r in rows if not r.failure and r.value > 0 and r.share >= 1]
     return [group for group in groups(whole) if len(group) > 1]
+
+
+def _learning_pays(known: Sequence[Sequence[Row]], learnt: Regression) -> bool:
+    """Whether the first setting of the learnt order is better than that of the average, over groups left out."""
+    gain = 0.0
+    for i, (group, predicted) in enumerate(zip(known, learnt.left_out(), strict=True)):
+        rest = [g for j, g in enumerate(known) if j != i]
+        values = np.array([r.value for r in group])
+        gain += _judge(_average(rest, [r.settings for r in group]), values)[1] - _judge(predicted, values)[1]
+    return gain > 0
+
+
+def _order(tally: Sequence[tuple[float, float]]) -> Order:
+    tries, regrets = np.array(tally).T
+    picks = np.random.default_rng(0).integers(0, len(tries), (2000, len(tries)))
+    low, high = np.quantile(tries[picks].mean(1), (0.025, 0.975))
+    return Order(float(tries.mean()), float(regrets.mean()), float(low), float(high))
 
 
 def _judge(predicted: Floats, values: Floats) -> tuple[float, float]:

@@ -23,7 +23,7 @@ class Row:
 
     Attributes:
         run: what belongs to one tuning; equal if it is resumed.
-        stage: `search` or `validation`.
+        stage: `search`, `validation`, or `repetition` (one of a validation that may be interrupted).
         engine: with its version; rows of other versions are other groups.
         model: text form of the base.
         model_features: numbers that tell models apart.
@@ -40,6 +40,7 @@ class Row:
         values: the objective by share, or by repetition.
         measured: all that was seen.
         lossy: whether it may change what is written.
+        spent_s: seconds that it took, starting included.
     """
 
     run: str
@@ -61,6 +62,7 @@ class Row:
     values: Mapping[str, float] = field(default_factory=dict)
     measured: Mapping[str, Any] | None = None
     lossy: bool = False
+    spent_s: float = 0.0
     at: float = field(default_factory=time.time)
 
     @property
@@ -105,7 +107,7 @@ def read(path: Path) -> list[Row]:
 def groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
     """Rows by group: one a configuration, the latest and surest (validation before search) of each."""
     by_group: dict[tuple[str, ...], dict[str, Row]] = {}
-    for row in sorted(rows, key=lambda r: (r.stage == "validation", r.at)):
+    for row in sorted((r for r in rows if r.stage != "repetition"), key=lambda r: (r.stage == "validation", r.at)):
         by_group.setdefault(row.group, {})[repr(sorted(row.config.items()))] = row
     return (list(found.values()) for found in by_group.values())
 

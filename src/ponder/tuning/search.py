@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ponder.core.seeds import derive_seed, generator
@@ -44,6 +45,7 @@ class Trial:
         seconds: of the workload's largest share.
         failure: why it is infeasible; empty if it is not.
         measured: at the largest share.
+        spent_s: seconds that the trial took, starting included.
     """
 
     config: Config
@@ -52,6 +54,7 @@ class Trial:
     seconds: float = 0.0
     failure: str = ""
     measured: Measured | None = None
+    spent_s: float = 0.0
 
 
 @dataclass
@@ -65,6 +68,8 @@ class Searcher:
         seed: of the workload and the proposals.
         known: trials of an earlier, interrupted search by configuration; not measured again.
         done: told of each trial that was measured.
+        clock: seconds, for the time limit.
+        pause: called before each trial that is measured; raises `TuningPausedError` when it is time.
     """
 
     space: Space
@@ -73,22 +78,23 @@ class Searcher:
     seed: int
     known: Mapping[str, Trial] = field(default_factory=dict)
     done: Callable[[Trial], None] = lambda trial: None
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[], None] = lambda: None
     trials: list[Trial] = field(default_factory=list, init=False)
 
-    def run(self, most: int, seconds: float, clock: Callable[[], float]) -> list[Trial]:
-        """Try the default, then up to `most` more, or until so many seconds have passed.
+    def run(self, most: int, seconds: float) -> list[Trial]:
+        """Try the default, then up to `most` more, or until so many seconds were spent, earlier runs' included.
 
         Raises:
             EngineError: the default itself cannot be measured.
         """
-        start = clock()
         default = self._try({})
         if default.failure:
             raise EngineError(f"the default settings cannot be measured: {default.failure}")
         tell: Callable[[Trial], None]
         proposals, tell = self._grid() if self._is_small() else self._tpe(most)
         for config in proposals:
-            if len(self.trials) > most or clock() - start > seconds:
+            if len(self.trials) > most or sum(t.spent_s for t in self.trials) > seconds:
                 break
             tell(self._try(config))
         return self.trials
@@ -146,7 +152,10 @@ class Searcher:
     def _try(self, config: Config) -> Trial:
         trial = self.known.get(config_key(config))
         if trial is None:
+            self.pause()
+            start = self.clock()
             trial = self._measure(config)
+            trial = replace(trial, spent_s=self.clock() - start)
             self.done(trial)
         self.trials.append(trial)
         return trial

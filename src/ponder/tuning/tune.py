@@ -16,18 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from ponder.core.seeds import derive_seed
-from ponder.errors import EngineError, NoisyHostError, ParameterError
+from ponder.errors import EngineError, NoisyHostError, ParameterError, TuningPausedError
 from ponder.tuning._keeper import Keeper
 from ponder.tuning.bench import Bench, Session
 from ponder.tuning.compare import Ratio, paired_ratio, spread
 from ponder.tuning.history import load_average
 from ponder.tuning.measure import OBJECTIVES, Measured, value_of
-from ponder.tuning.search import Searcher, Trial
+from ponder.tuning.profiles import MOST_SPREAD
+from ponder.tuning.search import Searcher, Trial, config_key
 from ponder.tuning.space import Config, Space, told
 from ponder.tuning.workload import Workload
-
-MOST_SPREAD = 0.2
-"""Of the default's repetitions; above it nothing is crowned."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +124,7 @@ class Plan:
         finalists: configurations that are validated, ≥ 1.
         seed: of lengths, texts and proposals.
         allow_noise: decide on a busy machine too.
+        slice_s: stop after about so many seconds, between two measurements; started again it goes on from the history.
     """
 
     objective: str = "throughput"
@@ -135,6 +134,7 @@ class Plan:
     finalists: int = 3
     seed: int = 0
     allow_noise: bool = False
+    slice_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -142,8 +142,9 @@ class Plan:
         for name, least in (("trials", 1), ("repetitions", 3), ("finalists", 1)):
             if getattr(self, name) < least:
                 raise ParameterError("tune", name, getattr(self, name), allowed=f"an integer ≥ {least}")
-        if not self.seconds > 0:
-            raise ParameterError("tune", "seconds", self.seconds, allowed="above 0")
+        for name in ("seconds", "slice_s"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ParameterError("tune", name, getattr(self, name), allowed="above 0")
 
 
 def tune(
@@ -174,6 +175,7 @@ def tune(
         clock: seconds, for the time limit.
 
     Raises:
+        TuningPausedError: the slice is used up.
         NoisyHostError: the default's repetitions differ by more than 20 %, and noise is not allowed.
         EngineError: the default cannot be measured.
     """
@@ -181,6 +183,16 @@ def tune(
     where = dict(host or {})
     keeper = Keeper(space, workload, plan, engine, where, dict(model_features or {}), history)
     known = keeper.known()
+    if plan.slice_s is not None and history is None:
+        raise ParameterError("tune", "slice_s", plan.slice_s, allowed="none without a history to go on from")
+    started = clock()
+
+    def pause() -> None:
+        if plan.slice_s is not None and clock() - started > plan.slice_s:
+            raise TuningPausedError(
+                f"paused after {clock() - started:.0f} s (slice_s={plan.slice_s:g}); what is measured is kept: "
+                "run the same command again to go on"
+            )
 
     def done(trial: Trial) -> None:
         keeper.keep(trial)
@@ -188,8 +200,8 @@ def tune(
 
     if known:
         report(f"{len(known)} configurations are known from an earlier run and not measured again")
-    searcher = Searcher(space, bench.open, plan.objective, plan.seed, known, done)
-    trials = searcher.run(plan.trials, plan.seconds, clock)
+    searcher = Searcher(space, bench.open, plan.objective, plan.seed, known, done, clock, pause)
+    trials = searcher.run(plan.trials, plan.seconds)
     candidates = [trials[0], *searcher.finalists(plan.finalists)]
     if len(candidates) == 1:
         report("nothing came to the whole workload but the default, so there is nothing to validate")
@@ -198,7 +210,7 @@ def tune(
         proofs: tuple[Proof, ...] = (Proof(only.config, (only.values[1.0],), Ratio(1.0, 1.0, 1.0), 1.0, seen),)
     else:
         report(f"validating {len(candidates) - 1} on a fresh seed, {plan.repetitions} times in turns")
-        proofs = _validate(bench, candidates, plan, report)
+        proofs = _validate(bench, candidates, plan, keeper, pause, report)
         keeper.prove(proofs)
     noise = spread(proofs[0].values)
     notes = [] if where.get("load") is None else [f"load average {where['load']} before, {load_average()} after"]
@@ -224,9 +236,16 @@ def tune(
 
 
 def _validate(
-    bench: Bench, candidates: Sequence[Trial], plan: Plan, report: Callable[[str], None]
-) -> tuple[Proof, ...]:
-    """All candidates in turns, on a seed that the search has not used."""
+    bench: Bench, candidates: Sequence[Trial], plan: Plan, keeper: Keeper, pause: Callable[[], None],
+    report: Callable[[str], None],
+) -> tuple[Proof, ...]:  # fmt: skip
+    """All candidates in turns, on a seed that the search has not used.
+
+    A pause comes between repetitions only, and one that was interrupted is measured anew: what is compared pair by
+    pair was measured in one go.
+    """
+    kept = keeper.repetitions()
+    keys = [config_key(trial.config) for trial in candidates]
     seed = derive_seed("engine validation", plan.seed)
     limit = max(60.0, 10 * max(t.seconds for t in candidates))
     runs: list[list[Measured]] = [[] for _ in candidates]
@@ -234,6 +253,11 @@ def _validate(
     with contextlib.ExitStack() as stack:
         sessions: dict[int, Session] = {}
         for repetition in range(plan.repetitions):
+            if all((key, repetition) in kept for key in keys):
+                for run, key in zip(runs, keys, strict=True):
+                    run.append(kept[key, repetition])
+                continue
+            pause()
             order = [(i - repetition) % len(candidates) for i in range(len(candidates))]
             for i in order:
                 if failures[i]:
@@ -246,6 +270,7 @@ def _validate(
                         if bench.several:
                             sessions[i] = session
                     runs[i].append(session.measure(seed=seed, repetition=repetition, fraction=1.0, timeout_s=limit))
+                    keeper.repeat(candidates[i].config, repetition, runs[i][-1])
                     if not bench.several:
                         session.close()
                 except EngineError as error:

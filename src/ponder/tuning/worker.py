@@ -36,7 +36,7 @@ async def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
         try:
             if asked["do"] == "load":
                 started = time.monotonic()
-                model = await _load(asked["model"], asked["natural"])
+                model = await _load(asked["model"], asked["natural"], asked.get("width", 1))
                 load_s = time.monotonic() - started
                 reply: Any = load_s
             elif asked["do"] == "greedy" and model is not None:
@@ -60,16 +60,21 @@ async def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
         await model.aclose()
 
 
-async def _load(spec: str, natural: bool) -> Model:
-    """The model, after one request that warms it up."""
+async def _load(spec: str, natural: bool, width: int) -> Model:
+    """The model, warm: after one completion, and after as many at once as the workload has under way.
+
+    An engine may load what it needs for many texts only when they come.
+    """
     from ponder.api import model as read_model
 
     model = read_model(spec)
     extra: tuple[tuple[str, Any], ...] = () if natural else (("ignore_eos", True),)
-    warming = Request("warm up", Sampling(max_new_tokens=8, extra=extra), (0,))
-    async for _, completion in model.sample(warming):
-        if completion.error:
-            raise RuntimeError(completion.error)
+    most = model.capabilities.max_n if model.capabilities.n is not False else 1
+    for n in sorted({1, max(1, min(width, most))}):
+        warming = Request("warm up", Sampling(max_new_tokens=8, extra=extra), tuple(range(n)))
+        async for _, completion in model.sample(warming):
+            if completion.error:
+                raise RuntimeError(completion.error)
     return model
 
 

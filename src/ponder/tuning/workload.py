@@ -86,12 +86,16 @@ class Workload:
 
     @classmethod
     def parse(cls, text: str) -> Workload:
-        """Read `KIND(setting=…, …)`, such as `samples(requests=8, output=64)`.
+        """Read `KIND(setting=…, …)`, such as `samples(requests=8, output=64)`, or `replay:FILE`.
 
         Raises:
             UnknownNameError: no such kind, or setting.
         """
         term = parse_term(text)
+        if term.name == "replay":
+            from ponder.tuning.replay import Replay
+
+            return Replay.from_term(term, text)
         if term.name not in WORKLOADS:
             raise UnknownNameError("workload", term.name, WORKLOADS, text=text, position=term.position)
         given = arguments_for(Entry("workload", term.name, cls), term, text)
@@ -128,6 +132,11 @@ class Workload:
             seeds = derive_seeds(("workload", seed, repetition, i), range(self.samples))
             jobs.append(Job(" ".join([*common, *map(str, own)]), int(outputs[i]), seeds, arrivals[i]))
         return tuple(jobs)
+
+    @property
+    def width(self) -> int:
+        """Completions under way at once, about: what an engine is warmed up with."""
+        return self.samples * (self.burst if self.rate is not None else min(self.clients, self.requests))
 
     def features(self) -> dict[str, float]:
         """Numbers that tell workloads apart, on scales where differences are comparable."""
