@@ -80,7 +80,6 @@ if TYPE_CHECKING:
     from ponder.core.candidate import Candidate as Candidate
     from ponder.core.candidate import Failure as Failure
     from ponder.core.context import Context as Context
-    from ponder.core.context import Runtime as Runtime
     from ponder.core.model import Capabilities as Capabilities
     from ponder.core.model import Completion as Completion
     from ponder.core.model import Model as Model
@@ -91,6 +90,7 @@ if TYPE_CHECKING:
     from ponder.core.problem import Problem as Problem
     from ponder.core.problem import Task as Task
     from ponder.core.process import Process as Process
+    from ponder.core.runtime import Runtime as Runtime
     from ponder.core.selector import Selection as Selection
     from ponder.core.selector import Selector as Selector
     from ponder.core.state import State as State

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from ponder.core import registry
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.model import Model, Sampling
 from ponder.core.problem import Message, Problem, Task, merged_sampling
 from ponder.core.process import Process
+from ponder.core.runtime import Runtime
 from ponder.core.selector import Selector
 from ponder.core.strategy import Result, Strategy, parse_strategy
 from ponder.core.verifier import Verifier

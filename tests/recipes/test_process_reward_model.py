@@ -10,9 +10,10 @@ import ponder
 from ponder import testing
 from ponder.api import build_process
 from ponder.core.cache import MemoryCache
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.model import Completion, Model, Sampling
 from ponder.core.problem import Grade
+from ponder.core.runtime import Runtime
 from ponder.errors import CapabilityError, GraderError, ParameterError, TaskError
 from ponder.models.simulated import Simulated
 from ponder.recipes._value_head_fit import fit_value_head, pairs_in_order, ranking, split_problems

@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 import pytest
 
 from ponder import parse
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.model import Chunk, Completion, Sampling
 from ponder.core.problem import Problem
+from ponder.core.runtime import Runtime
 from ponder.errors import CapabilityError, ParameterError
 from ponder.models.simulated import Simulated
 from ponder.processes.text_steps import TextSteps

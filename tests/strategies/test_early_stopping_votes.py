@@ -7,8 +7,9 @@ import pytest
 
 from ponder import parse
 from ponder.core.candidate import Candidate
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.problem import Problem
+from ponder.core.runtime import Runtime
 from ponder.core.seeds import generator
 from ponder.core.stopping import answer_counts, leader_doubt, leader_probability, normalised_entropy
 from ponder.errors import ParameterError

@@ -8,9 +8,10 @@ import pytest
 
 from ponder import parse, testing
 from ponder.core.cache import MemoryCache
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.model import Completion
 from ponder.core.problem import Problem
+from ponder.core.runtime import Runtime
 from ponder.core.seeds import generator
 from ponder.errors import ParameterError
 from ponder.laws.first_finish import FirstFinishLaw

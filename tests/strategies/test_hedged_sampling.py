@@ -3,7 +3,8 @@ import asyncio
 import pytest
 
 from ponder import parse
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
+from ponder.core.runtime import Runtime
 from ponder.errors import ParameterError
 from ponder.models.simulated import Simulated
 from ponder.processes.text_steps import TextSteps

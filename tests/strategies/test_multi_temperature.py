@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from ponder import parse
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.problem import Problem
 from ponder.core.registry import SELECTORS
+from ponder.core.runtime import Runtime
 from ponder.core.two_stage import two_stage_vote
 from ponder.errors import BudgetError, ParameterError
 from ponder.laws.multi_temperature import expected_coverage

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from ponder import parse
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.problem import Problem
+from ponder.core.runtime import Runtime
 from ponder.errors import ParameterError
 from ponder.laws.imperfect_verifier import ResamplingModel
 from ponder.ledger.budget import Budget

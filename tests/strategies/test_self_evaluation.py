@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from ponder import parse
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.model import Capabilities, Completion, Sampling
 from ponder.core.problem import Problem
 from ponder.core.process import Process
+from ponder.core.runtime import Runtime
 from ponder.core.verifier import Verifier
 from ponder.errors import ParameterError
 from ponder.laws import self_evaluation as law

@@ -6,9 +6,10 @@ import math
 import pytest
 
 import ponder
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.problem import instructed
 from ponder.core.registry import VERIFIERS
+from ponder.core.runtime import Runtime
 from ponder.processes.text_steps import TextSteps
 from ponder.testing import Counted, Sums
 

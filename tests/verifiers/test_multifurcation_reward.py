@@ -9,7 +9,8 @@ import pytest
 
 import ponder
 from ponder.api import build_process, default_sampling
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
+from ponder.core.runtime import Runtime
 from ponder.engine.vocabulary import by_name
 from ponder.errors import ParameterError, TaskError
 from ponder.models.catalog import CATALOG

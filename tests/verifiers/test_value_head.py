@@ -9,8 +9,9 @@ import pytest
 
 import ponder
 from ponder.api import build_process
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.model import Sampling
+from ponder.core.runtime import Runtime
 from ponder.errors import CapabilityError, ParameterError
 from ponder.ledger.budget import Budget
 from ponder.models.catalog import CATALOG

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Protocol
 
 from ponder.core.model import Completion, Model, Request
 from ponder.core.problem import Problem
+from ponder.ledger.spend import Spend
+
+_COST = struct.Struct("<dqqq")
+"""Stands before a stored output: the seconds, function evaluations, transitions and model calls that it took."""
 
 
 class Cache(Protocol):
@@ -107,3 +112,19 @@ def _digest(parts: Sequence[str | bytes]) -> blake2b:
         found.update(len(raw).to_bytes(8, "little"))
         found.update(raw)
     return found
+
+
+def priced(value: bytes, cost: Spend, seconds: float) -> bytes:
+    """A value as it is stored: with what it took before it."""
+    return _COST.pack(seconds, cost.function_evaluations, cost.transitions, cost.model_calls) + value
+
+
+def price_of(stored: bytes) -> Spend:
+    """What a stored output took, from its first bytes."""
+    seconds, evaluations, transitions, calls = _COST.unpack_from(stored)
+    return Spend(function_evaluations=evaluations, transitions=transitions, model_calls=calls, seconds=seconds)
+
+
+def value_of(stored: bytes) -> bytes:
+    """A stored output without its price."""
+    return stored[_COST.size :]

@@ -27,6 +27,12 @@ def place_of(item: Scorable) -> tuple[object, ...]:
     return (item.index, *item.meta.items()) if isinstance(item, Candidate) else item.path
 
 
+def key_of(item: Scorable) -> object:
+    """What an item is known by: its state where there is one."""
+    state = item.state if isinstance(item, Candidate) else item
+    return item.index if state is None and isinstance(item, Candidate) else state
+
+
 class Verifier(Registered, ABC):
     """Scores outputs; larger is better.
 

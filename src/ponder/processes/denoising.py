@@ -27,7 +27,6 @@ from ponder.core.arrays import pack_output, unpack_output
 from ponder.core.cache import content_key, prompt_key, whole_draw_key
 from ponder.core.context import Context
 from ponder.core.model import Model
-from ponder.core.pool import Ints
 from ponder.core.problem import Problem
 from ponder.core.process import Process
 from ponder.core.registry import canonical, process
@@ -35,6 +34,7 @@ from ponder.core.state import Slot, State
 from ponder.diffusion import solvers
 from ponder.diffusion.model import DiffusionModel, Prediction
 from ponder.diffusion.schedule import Floats, Schedule
+from ponder.diffusion.stepping import Stepper
 from ponder.errors import CapabilityError, NotStochasticError, ParameterError
 from ponder.ledger.spend import Spend
 
@@ -90,24 +90,6 @@ class _Move:
     finite: bool = True
     drawn: bool = False
     """Whether it is drawn from pure noise by its own seed, so that its place decides it."""
-
-
-class _Told:
-    """The newest prediction for each of n states that are under way together."""
-
-    def __init__(self, n: int) -> None:
-        self._n, self._parts = n, list[Floats]()
-
-    def put(self, rows: Ints, found: Prediction) -> None:
-        """Predictions for some of them."""
-        parts = (found.x0, found.eps, found.spread)
-        self._parts = self._parts or [np.zeros((self._n, *part.shape[1:]), part.dtype) for part in parts]
-        for kept, part in zip(self._parts, parts, strict=True):
-            kept[rows] = part
-
-    def rows(self, rows: Ints | slice) -> Prediction:
-        """Those of some of them; a slice shares their memory."""
-        return Prediction(*(part[rows] for part in self._parts))
 
 
 @process("denoising")
@@ -373,81 +355,22 @@ class Denoising(Process):
     def _advance(self, moves: list[_Move], schedule: Schedule) -> list[_Move]:
         """Take all children to their ends, one timestep of all of them at a time."""
         condition = self.condition(moves[0].parent.problem)
-        x = np.stack([move.latent.x for move in moves])
-        index, ends = np.asarray([move.latent.index for move in moves]), np.asarray([move.end for move in moves])
-        weights = np.asarray([move.log_weight for move in moves])
-        begun, finite, told = index.copy(), _finite(x), _Told(len(moves))
-        if seen := [i for i, move in enumerate(moves) if move.latent.prediction is not None]:
-            known = [p for move in moves if (p := move.latent.prediction) is not None]
-            told.put(np.asarray(seen), Prediction.joined(known))
-        new = np.asarray([self._unseen(move.latent) for move in moves]).nonzero()[0]
-        while True:
-            if len(new):
-                found = self._ask(x[new], index[new], schedule, condition)
-                told.put(new, found)
-                finite[new] &= _finite(found.x0)
-            going = ((index < ends) & finite).nonzero()[0]
-            if not len(going):
-                break
-            noise = self._noises([moves[i] for i in going], (index - begun)[going])
-            x[going], gained = self._step(x[going], index[going], told.rows(going), noise, schedule, condition)
-            weights[going] += gained
-            index[going] += 1
-            finite[going] = _finite(x[going])
-            new = going[(index[going] < self.steps) & finite[going]]
-        for i, move in enumerate(moves):
-            prediction = told.rows(slice(i, i + 1)) if index[i] < self.steps else None
-            output = self.denoiser.decode(x[i]) if index[i] == self.steps and finite[i] else None
-            move.latent = Latent(x[i], int(index[i]), move.latent.noise, prediction, output)
-            move.log_weight, move.finite = float(weights[i]), bool(finite[i])
+        stepper = Stepper(self.denoiser, schedule, self.method, self.eta, self.nu, self.batch, condition)
+        at = stepper.walk(
+            np.stack([move.latent.x for move in moves]),
+            np.asarray([move.latent.index for move in moves]),
+            np.asarray([move.end for move in moves]),
+            [move.latent.prediction for move in moves],
+            [move.noises for move in moves],
+        )
+        for i, (move, index, gained, finite) in enumerate(
+            zip(moves, at.index.tolist(), at.gained.tolist(), at.finite.tolist(), strict=True)
+        ):
+            prediction = at.predictions.rows(slice(i, i + 1)) if index < self.steps else None
+            output = self.denoiser.decode(at.x[i]) if index == self.steps and finite else None
+            move.latent = Latent(at.x[i], index, move.latent.noise, prediction, output)
+            move.log_weight, move.finite = move.log_weight + gained, finite
         return moves
-
-    def _noises(self, moves: Sequence[_Move], places: Ints) -> Any:
-        """(n, *noise_shape) the noise of the next timestep of each; None where steps have none."""
-        if not self.stochastic:
-            return None
-        own = [
-            move.noises[i : i + 1] for move, i in zip(moves, places.tolist(), strict=True) if move.noises is not None
-        ]
-        return np.concatenate(own)
-
-    def _step(
-        self, x: Floats, index: Ints, prediction: Prediction, noise: Any, schedule: Schedule, condition: Any
-    ) -> tuple[Floats, Floats]:
-        """One timestep of each: the new latents, and what it adds to log-weights."""
-        flat = (-1,) + (1,) * (x.ndim - 1)
-        a, s, a2, s2 = (v.reshape(flat) for v in (schedule.a[index], schedule.s[index], *_then(schedule, index)))
-        weights = np.zeros(len(x))
-        x0, eps = prediction.x0, prediction.eps
-        if self.method == "exact":
-            return self.denoiser.kernel(x, tuple(v.ravel() for v in (a, s, a2, s2)), noise), weights
-        if self.method == "corrected":
-            moved, weights = solvers.corrected(x, eps, prediction.spread, (a, s), (a2, s2), self.nu, noise)
-            return moved, weights
-        if self.method == "flow_sde":
-            moved = solvers.flow_sde(x, x0, eps, s, s2, noise, float(schedule.s[1]))
-            return np.where(s2 > 0, moved, x0), weights
-        if self.method == "heun":
-            moved, keep = solvers.ddim(x0, eps, (a, s), (a2, s2)), np.flatnonzero(index + 1 < self.steps)
-
-            def again(y: Floats) -> tuple[Floats, Floats]:
-                found = self._ask(y, index[keep] + 1, schedule, condition)
-                return found.x0, found.eps
-
-            if len(keep):
-                now, then = (a[keep], s[keep]), (a2[keep], s2[keep])
-                moved[keep] = solvers.heun(x[keep], x0[keep], eps[keep], now, then, again, schedule.is_flow)
-            return moved, weights
-        eta = self.eta if self.method == "ddim" else 0.0
-        return solvers.ddim(x0, eps, (a, s), (a2, s2), eta, noise), weights
-
-    def _ask(self, x: Floats, index: Any, schedule: Schedule, condition: Any) -> Prediction:
-        parts = []
-        for first in range(0, len(x), self.batch):
-            rows = slice(first, first + self.batch)
-            at = index[rows]
-            parts.append(self.denoiser.predict(x[rows], schedule.a[at], schedule.s[at], schedule.t[at], condition))
-        return Prediction.joined(parts)
 
     def _child(self, move: _Move) -> State:
         latent, before = move.latent, move.parent.payload
@@ -463,15 +386,6 @@ class Denoising(Process):
             log_weight=move.log_weight,
             finish="stop" if latent.index == self.steps else None,
         )
-
-
-def _finite(x: Floats) -> Any:
-    """(n,) which rows hold finite numbers only."""
-    return np.isfinite(x).reshape(len(x), -1).all(axis=1)
-
-
-def _then(schedule: Schedule, index: Any) -> tuple[Floats, Floats]:
-    return schedule.a[index + 1], schedule.s[index + 1]
 
 
 def denoising_of(owner: object, ctx: Context) -> Denoising:

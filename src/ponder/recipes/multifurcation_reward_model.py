@@ -26,10 +26,11 @@ import numpy.typing as npt
 
 from ponder.api import build_process
 from ponder.core.candidate import Candidate
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.model import Model, Sampling
 from ponder.core.problem import Task, merged_sampling
 from ponder.core.registry import recipe
+from ponder.core.runtime import Runtime
 from ponder.core.seeds import generator
 from ponder.core.state import State
 from ponder.core.verifier import Verifier

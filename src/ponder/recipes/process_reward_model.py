@@ -24,11 +24,12 @@ from typing import Any
 import numpy as np
 
 from ponder.api import build_process
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.model import Model, Sampling
 from ponder.core.problem import Problem, Task, merged_sampling
 from ponder.core.process import Process
 from ponder.core.registry import recipe
+from ponder.core.runtime import Runtime
 from ponder.core.state import State
 from ponder.core.verifier import Verifier
 from ponder.errors import ParameterError, TaskError

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from dataclasses import replace as changed
 
 from ponder.core.cache import Cache, content_keys
-from ponder.core.context import Runtime
 from ponder.core.model import Completion, Model, Request
+from ponder.core.runtime import Runtime
 from ponder.core.scheduler import Scheduler
 from ponder.errors import BudgetError, StudyError
 from ponder.ledger.budget import Budget, Meter

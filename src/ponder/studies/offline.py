@@ -21,11 +21,12 @@ from ponder.core.answers import fingerprint
 from ponder.core.arrays import unpack_output
 from ponder.core.cache import whole_draw_key
 from ponder.core.candidate import Candidate
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.model import Capabilities, Completion, Model, Request, Sampling
 from ponder.core.problem import Problem, Prompt, Task
 from ponder.core.process import Process
 from ponder.core.registry import TASKS
+from ponder.core.runtime import Runtime
 from ponder.core.state import State
 from ponder.core.strategy import Pipeline, Strategy, parse_strategy
 from ponder.errors import ModelError, ParameterError, StoreError

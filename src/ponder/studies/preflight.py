@@ -19,9 +19,10 @@ from typing import Any, Literal
 import orjson
 
 from ponder.core.candidate import Candidate
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.model import Completion, Model, Request, Sampling
 from ponder.core.problem import Problem, Prompt, Task
+from ponder.core.runtime import Runtime
 from ponder.core.scheduler import is_fatal
 from ponder.core.verifier import Verifier
 from ponder.errors import CapabilityError, ModelError

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import orjson
 
-from ponder.core.context import cost_of_stored
+from ponder.core.cache import price_of
 from ponder.core.model import Completion
 from ponder.errors import StoreBusyError, StoreError, StoreMismatchError
 from ponder.ledger.spend import Spend
@@ -124,7 +124,7 @@ class Store:
     def output_costs(self) -> Iterator[Spend]:
         """What each stored output took."""
         for (head,) in self._read_db.execute("SELECT substr(data, 1, 64) FROM outputs"):
-            yield cost_of_stored(head)
+            yield price_of(head)
 
     async def put(self, items: Sequence[tuple[bytes, Completion]]) -> None:
         """Store completions; returns after the commit.

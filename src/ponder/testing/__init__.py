@@ -28,10 +28,11 @@ import numpy as np
 from ponder.api import build_process, check_capabilities, default_sampling, parse
 from ponder.core.answers import fingerprint
 from ponder.core.candidate import Candidate
-from ponder.core.context import Context, Runtime
+from ponder.core.context import Context
 from ponder.core.model import Capabilities, Completion, Model, Request
 from ponder.core.problem import Grade, Problem, Prompt, Task
 from ponder.core.registry import SELECTORS, VERIFIERS
+from ponder.core.runtime import Runtime
 from ponder.core.seeds import derive_seed, generator
 from ponder.core.selector import Selection, Selector
 from ponder.core.strategy import Result, Strategy
