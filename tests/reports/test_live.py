@@ -131,29 +131,18 @@ async def test_a_watched_study_gives_the_same_results_and_its_page_the_end(tmp_p
 
 
 async def test_what_is_spent_counts_every_fresh_call_once(tmp_path):
-    state = {}
-
-    async def run(**more):
-        address = asyncio.get_running_loop().create_future()
-
-        async def look():
-            url = await address
-            while state.setdefault("last", {}).get("status") != "finished":
-                state["last"] = json.loads((await fetch(url + "state"))[2])
-                await asyncio.sleep(0.01)
-
-        watching = asyncio.create_task(look())
-        await bench_live(
+    async def run():
+        state = LiveState()
+        await abench(
             model="sim:strong", task=Sums(), strategies=["repeated_sampling | majority"], samples=[1, 2, 4], limit=5,
-            check=False, out=tmp_path, started=address.set_result, **more,
+            check=False, out=tmp_path, progress=state, study_budget="calls=100",
         )  # fmt: skip
-        await asyncio.wait_for(watching, 5)
-        return state.pop("last")
+        return state.snapshot()
 
-    first = await run(study_budget="calls=100")
+    first = await run()
     assert first["spent"]["calls"] == 5 * 4  # three rows share them
     assert first["limits"] == [{"name": "calls", "limit": 100, "spent": 20}]
-    again = await run(study_budget="calls=100")
+    again = await run()
     assert again["spent"]["calls"] == 0 and again["replayed"] == 15
     assert again["limits"] == [{"name": "calls", "limit": 100, "spent": 20}]
 
