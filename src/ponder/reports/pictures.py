@@ -109,7 +109,8 @@ def sheet_of(result: Result, candidates: Sequence[Candidate]) -> Image:
     font = ImageFont.load_default(13)
     tiles = [_tile(c) for c in candidates]
     wide, high = max(t.width for t in tiles), max(t.height for t in tiles)
-    captions = [f"{i + 1}" + ("" if (s := _score(c)) is None else f"  {s:.4g}") for i, c in enumerate(candidates)]
+    ranks = {c.index: i for i, c in enumerate(sorted(candidates, key=_by_score), 1)}
+    captions = [f"{ranks[c.index]}" + ("" if (s := _score(c)) is None else f"  {s:.4g}") for c in candidates]
     wide = max(wide, *(math.ceil(font.getlength(text)) for text in captions))
     across = min(len(tiles), max(1, round(math.sqrt(len(tiles) * (high + _CAPTION) / wide))))
     down = math.ceil(len(tiles) / across)
@@ -142,7 +143,7 @@ def gif_of(frames: Sequence[Any]) -> bytes:
 def _ranked(result: Result) -> list[Candidate]:
     """The candidates that are pictures: the chosen ones, then by score, then as they were drawn."""
     found = [c for c in result.candidates if is_picture(c.output)]
-    return sorted(found, key=lambda c: (not _is_chosen(result, c), -_score_or_lowest(c), c.index))
+    return sorted(found, key=lambda c: (not _is_chosen(result, c), *_by_score(c)))
 
 
 def _is_chosen(result: Result, candidate: Candidate) -> bool:
@@ -160,9 +161,10 @@ def _score(candidate: Candidate) -> float | None:
     return next(iter(candidate.scores.values()), None)
 
 
-def _score_or_lowest(candidate: Candidate) -> float:
+def _by_score(candidate: Candidate) -> tuple[float, int]:
+    """Best first, those without a score last, then as they were drawn."""
     score = _score(candidate)
-    return -math.inf if score is None or math.isnan(score) else score
+    return math.inf if score is None or math.isnan(score) else -score, candidate.index
 
 
 def _tile(candidate: Candidate) -> Image:
