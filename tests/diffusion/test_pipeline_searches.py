@@ -24,6 +24,8 @@ pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 import tiny_pipelines  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS = 4
 PROMPT = "a red fox"
 SHAPES = {"stable_diffusion": (16, 16, 3), "ltx": (5, 16, 16, 3)}
@@ -42,15 +44,6 @@ class Redness(Verifier):
 
     def score_tensors(self, problem, outputs, ctx):
         return 0.5 + 0.5 * (outputs[..., 0] - outputs[..., 2]).flatten(1).mean(1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only wait for each other's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=SHAPES)
