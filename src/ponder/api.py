@@ -201,5 +201,9 @@ def default_sampling(strategy: Strategy, model: Model) -> Sampling:
 
 def check_capabilities(strategy: Strategy, model: Model) -> None:
     """Raise a CapabilityError if the model is known to lack something that the strategy needs."""
+    inner = getattr(strategy, "strategy", strategy)  # of a pipeline
+    verifier = getattr(inner, "verifier", None)
     for need in sorted(strategy.requires):
-        model.require(need, str(strategy))
+        asked = need in getattr(verifier, "needs", ()) and need not in inner.needs
+        instead = f"Its verifier {verifier} does; give another, verifier=… (`ponder list verifiers`)." if asked else ""
+        model.require(need, str(strategy), instead)

@@ -41,6 +41,21 @@ def test_solve_json_holds_candidates_votes_and_spend_per_stage():
     assert record["total"]["model_calls"] == record["spend"]["draw"]["model_calls"] == 4
 
 
+def test_solve_says_how_many_rows_of_its_table_are_not_shown():
+    asked = ("solve", "-m", "gmm:a", "-p", "denoising(steps=3)", "x", "-s")
+    assert "and 2 more" in ponder(*asked, "best_of_n(n=12, verifier=gmm_reward)").stdout
+    assert "and 2 more" in ponder(*asked, "repeated_sampling(n=12) | majority").stdout
+    assert " more" not in ponder(*asked, "best_of_n(n=10, verifier=gmm_reward)").stdout
+
+
+def test_the_reason_for_no_answer_is_one_line_however_long():
+    asked = ("solve", "-m", "gmm:a", "-p", "denoising(steps=3)", "x", "-b", "function_evaluations=1", "-s")
+    shown = ponder(*asked, "diffusion_tree_sampling(n=4, verifier=gmm_reward)")
+    first = shown.stdout.splitlines()[0]
+    assert shown.returncode == 3 and first.startswith("no answer: the budget") and len(first) > 80
+    assert first.endswith("3 function_evaluations, 3 transitions, 3 model_calls")
+
+
 def test_solve_reads_a_prompt_in_any_script_from_standard_input():
     shown = ponder("solve", "-m", "sim:strong", "-s", "single", "-", stdin="17 と 25 の合計は? 🧮")
     assert shown.returncode == 0, shown.stderr
@@ -65,6 +80,8 @@ def test_a_budget_of_zero_is_no_answer_with_a_reason_and_exit_code_3():
         (["slove"], "Did you mean solve"),
         (["list", "strategys-x"], "unknown kind"),
         (["check", "-m", "sim:strong", "--verifier", "exact"], "--task"),
+        (["solve", "-m", "diffusers:digits", "7"], "Its verifier log_probability does; give another, verifier=…"),
+        (["solve", "-m", "diffusers:digit", "-s", "single", "7"], "there is no folder digit"),
     ],
 )
 def test_bad_input_is_one_message_without_a_traceback(arguments, says):

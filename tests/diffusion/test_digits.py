@@ -67,6 +67,12 @@ def test_prompts_name_one_digit():
             digit_of(prompt)
 
 
+def test_digits_have_one_size_and_refuse_another():
+    for name in ("height", "width", "frames"):
+        with pytest.raises(ParameterError, match=rf"{name}=32 is not allowed.*8 x 8"):
+            ponder.model(f"diffusers:digits({name}=32)")
+
+
 def test_ranks_are_means_of_ties_and_never_sums_of_scores():
     np.testing.assert_allclose(ranks_of([1.0, 2.0, 2.0, 9.0]), [0.0, 0.5, 0.5, 1.0])
     ensemble = ponder.verifier("rank_ensemble(verifiers=[gmm_reward(scale=1000.0), gmm_reward(scale=-0.001)])")

@@ -190,6 +190,14 @@ def test_a_budget_buys_whole_draws(strategy, limit):
     assert (result.status == "failed") == (limit < 6)
 
 
+@pytest.mark.parametrize("budget", ["function_evaluations=13", "calls=13"])
+def test_what_a_budget_did_not_allow_is_told_in_runs_and_what_each_takes(budget):
+    result = ponder.solve(
+        "x", model="gmm:a", process="denoising(steps=6)", strategy="repeated_sampling(n=8)", budget=budget
+    )
+    assert result.reason == "the budget allowed 2 of 8 runs of 6 function evaluations each"
+
+
 @pytest.mark.parametrize("limit", [6, 7, 20, 33])
 @pytest.mark.parametrize(
     "strategy",

@@ -18,7 +18,7 @@ from ponder.core.problem import Problem
 from ponder.core.strategy import Result
 from ponder.reports import shown_pictures
 from ponder.reports.html import write_report
-from ponder.reports.pictures import default_folder, sheet_of, write_result
+from ponder.reports.pictures import _ranked, default_folder, sheet_of, write_result
 from ponder.reports.shown_pictures import gallery
 from ponder.studies.measured import Measured
 from ponder.studies.runner import bench
@@ -72,6 +72,15 @@ def test_the_sheet_has_every_candidate_best_first_and_frames_the_chosen_ones(tmp
     with Image.open(written.chosen) as chosen:
         np.testing.assert_array_equal(np.asarray(chosen), np.full((8, 8), 102))
     assert "search.html" in str(written.search) and written.left_out == 0
+
+
+def test_ranks_are_by_score_even_where_the_chosen_one_comes_first(monkeypatch):
+    from PIL import ImageDraw
+
+    told = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, at, text, **_: told.append(text))
+    sheet_of(result := result_of([np.zeros((8, 8))] * 3, [0.1, 0.3, 0.2], chosen=(2,)), _ranked(result))
+    assert told[1:] == ["2  0.2", "1  0.3", "3  0.1"], "the chosen one is not the best-scored one, and says so"
 
 
 def test_a_video_is_an_animation_and_a_strip(tmp_path):
@@ -178,3 +187,14 @@ def test_a_browser_shows_the_pictures_of_leaves_and_of_the_chosen_one(study, tmp
     shown = in_browser(tmp_path / "one.html", tmp_path / "profile")
     assert shown.count("<image ") == 4 and shown.count('class="frame chosen"') == 1
     assert shown.count('class="picture') == 1
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+@pytest.mark.slow
+def test_a_browser_shows_whole_pictures_and_no_number_of_samples_that_was_not_asked_for(tmp_path):
+    result = ponder.solve("x", model=Dots(), process="denoising(steps=3)", strategy="best_of_n(n=2, verifier=dots_ink)")
+    page = write_result(result, tmp_path, strategy="evo_search(n=1)").search
+    shown = in_browser(page, tmp_path / "profile")
+    assert ">evo_search(n=1)</option>" in shown and "<dt>n</dt>" not in shown
+    tops = [float(y) for y in re.findall(r'<rect [^>]*y="(-?[\d.]+)"', shown)]
+    assert len(tops) == 2 and min(tops) > 1.5, "the frame of the first picture is not cut"

@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ponder.core.process import Process
     from ponder.core.strategy import Result
+
+_MOST_ROWS = 10
+"""Of the table of votes or scores."""
 
 
 @click.command("solve")
@@ -156,23 +161,30 @@ def _show(result: Result) -> None:
         if isinstance(result.output, str) and str(result.output).strip() != str(result.answer).strip():
             console.print(escape(str(result.output).strip()), style="dim", soft_wrap=True)
     else:
-        console.print(f"[bold red]no answer[/bold red]: {escape(result.reason or result.status)}")
+        console.print(f"[bold red]no answer[/bold red]: {escape(result.reason or result.status)}", soft_wrap=True)
     if result.selection is not None and result.selection.table:
         table = Table("answer", "votes", "weight", title="votes", title_justify="left", box=None, pad_edge=False)
-        for group in result.selection.table[:10]:
+        for group in result.selection.table[:_MOST_ROWS]:
             table.add_row(escape(str(group.answer)[:60]), str(group.count), f"{group.weight:.4g}")
         console.print(table)
+        _say_left_out(console, len(result.selection.table))
     elif any(c.scores for c in result.candidates):
         table = Table("answer", "score", title="scores", title_justify="left", box=None, pad_edge=False)
         ranked = sorted((c for c in result.candidates if c.scores), key=lambda c: -max(c.scores.values()))
-        for candidate in ranked[:10]:
+        for candidate in ranked[:_MOST_ROWS]:
             table.add_row(escape(str(candidate.answer)[:60]), f"{max(candidate.scores.values()):.4g}")
         console.print(table)
+        _say_left_out(console, len(ranked))
     for failure in result.failures[:5]:
         console.print(f"[yellow]sample {failure.index}: {escape(failure.message)}[/yellow]", soft_wrap=True)
     if result.best is not None and result.reason:
         console.print(f"[yellow]{escape(result.reason)}[/yellow]", soft_wrap=True)
     console.print(spend_line(result), style="dim", soft_wrap=True)
+
+
+def _say_left_out(console: Console, rows: int) -> None:
+    if rows > _MOST_ROWS:
+        console.print(f"and {rows - _MOST_ROWS} more", style="dim")
 
 
 def spend_line(result: Result) -> str:

@@ -338,12 +338,22 @@ class Calls:
             m, spent = self._fitting(costs)
             longest = max((cost.function_evaluations for cost in costs[:m]), default=0)
         if m < n:
-            self._fall_short(f"the budget allowed {m} of {n} function evaluations")
+            self._fall_short(f"the budget allowed {m} of {n} {self._evaluations(costs)}")
         if m:
             self._hold_back(m)
             self.meter.settle(Spend(), spent)
             self._longest = max(self._longest, longest)
         return m, spent
+
+    def _evaluations(self, costs: Sequence[Spend] | None) -> str:
+        """What a number of evaluations is a number of."""
+        each = {1} if costs is None else {cost.function_evaluations for cost in costs}
+        if each == {1}:
+            return "function evaluations"
+        if max(each) == 0:
+            return "scores" if self._verifying else "computations"
+        most = f"{min(each):,}" if len(each) == 1 else f"up to {max(each):,}"
+        return f"runs of {most} function evaluations each"
 
     def charge_reading(self, model: Model, tokens: int, cached: int) -> None:
         """Book a text that a verifier is about to read in this process, with nothing generated.

@@ -6,6 +6,7 @@ calls, so stepping several branches with one would use the wrong noise level wit
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,6 +121,9 @@ def load(
         CapabilityError: another kind of pipeline, or a device that is not there.
         ParameterError: a size that the decoder cannot have.
     """
+    if "/" not in source and not Path(source).exists():  # a slip of the pen: no hub needs to be asked
+        allowed = "`digits`, a folder of a pipeline, or its name OWNER/NAME on the hub"
+        raise ModelNotFoundError(f"there is no folder {source} for the model diffusers:{source}; give {allowed}")
     try:
         import torch
         from diffusers import DiffusionPipeline

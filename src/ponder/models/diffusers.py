@@ -59,6 +59,10 @@ class Diffusers(DiffusionModel):
     def __post_init__(self) -> None:
         if self.guidance < 0:
             raise ParameterError(self, "guidance", self.guidance, allowed="a number ≥ 0", hint="1 is none")
+        if self.source == _DIGITS:
+            for name in ("height", "width", "frames"):
+                if (size := getattr(self, name)) is not None:
+                    raise ParameterError(self, name, size, allowed="left out", hint="the digits are pictures of 8 x 8")
 
     @classmethod
     def from_term(cls, term: Term) -> Diffusers:

@@ -36,7 +36,7 @@ class Written:
 
     Attributes:
         search: the search tree as a page for a browser.
-        sheet: all candidates that are pictures, best first; None if there are none.
+        sheet: all candidates that are pictures, the chosen ones first, then by score; None if there are none.
         chosen: the chosen picture as it is (`.png`), or the chosen video (`.gif`).
         left_out: candidates that are on no sheet because there are too many.
     """
@@ -80,7 +80,7 @@ def write_result(result: Result, folder: Path, process: Process | None = None, s
     """
     ranked = _ranked(result)
     record = tree_record(result, preview=None if process is None else process.output)
-    run = {"strategy": strategy or "ponder solve", "budget": len(result.candidates), "problem": result.problem.id}
+    run = {"strategy": strategy or "ponder solve", "budget": None, "problem": result.problem.id}
     index = {**run, **{k: record[k] for k in ("prompt", "status", "answer", "reference")}, "right": None}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,13 +103,13 @@ def write_result(result: Result, folder: Path, process: Process | None = None, s
 
 
 def sheet_of(result: Result, candidates: Sequence[Candidate]) -> Image:
-    """Candidates side by side with rank and score, the chosen ones framed; of videos a strip of frames."""
+    """Candidates side by side with their ranks by score, the chosen ones framed; of videos a strip of frames."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(13)
     tiles = [_tile(c) for c in candidates]
     wide, high = max(t.width for t in tiles), max(t.height for t in tiles)
-    ranks = {c.index: i for i, c in enumerate(sorted(candidates, key=_by_score), 1)}
+    ranks = {c.index: i for i, c in enumerate(sorted(_ranked(result), key=_by_score), 1)}
     captions = [f"{ranks[c.index]}" + ("" if (s := _score(c)) is None else f"  {s:.4g}") for c in candidates]
     wide = max(wide, *(math.ceil(font.getlength(text)) for text in captions))
     across = min(len(tiles), max(1, round(math.sqrt(len(tiles) * (high + _CAPTION) / wide))))
