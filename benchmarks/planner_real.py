@@ -1,15 +1,16 @@
 """Planner, compute-optimal allocation, early stopping and allocators on stored samples of SmolLM2-135M.
 
-    python benchmarks/planner.py --real [--folder runs/planner] [--tasks products,sums] [--seeds 16]
+    python benchmarks/planner.py --real [--folder runs/planner] [--tasks products,sums,letters,gcd] [--seeds 16]
 
 Each task's samples are drawn once, into `folder/TASK` (a study; what is there is not drawn again: about 20 minutes on
-two idle cores for both), and everything else is replayed: a stand-in for the model answers with the stored samples of a
+two idle cores for all), and everything else is replayed: a stand-in for the model answers with the stored samples of a
 problem, in another order in each repeat, through the same strategies, ledger and planner as a model. Intervals are 95 %
 bootstraps over the different questions of a task, the repeats of a question staying together.
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ SEED, TEMPERATURE = 41, 0.7
 BANKS = {
     "products": ("products(min_terms=2, max_terms=2, min_digits=1, max_digits=1, shots=8, max_new_tokens=8)", 200, 64),
     "sums": ("chain_sum(min_terms=2, max_terms=2, min_digits=1, max_digits=2, shots=8, max_new_tokens=8)", 120, 40),
+    "letters": ("letter_counting(min_words=3, max_words=5, shots=6, max_new_tokens=6)", 120, 40),
+    "gcd": ("gcd(min_value=2, max_value=30, shots=8, max_new_tokens=8)", 100, 40),
 }
 """Task, problems, samples of each."""
 
@@ -368,19 +371,23 @@ def against_fixed(bank: Bank, rows: Sequence[str], n: int, repeats: int, kind: s
 # ---------------------------------------------------------------- (b) the planner
 
 
-def plans(bank: Bank, seeds: int, per_problem: float, job: int) -> dict[str, Any]:
-    """Plans from pilots of at most a tenth of the budget, judged on the problems that the pilot did not see."""
-    ns = [n for n in (1, 2, 4, 8, 16, 32) if n <= bank.samples]
-    repeats = 8
-    truth: dict[str, list[Floats]] = {}
+def truth(bank: Bank, repeats: int = 4) -> tuple[dict[str, Floats], dict[str, float]]:
+    """Of every configuration the outcome of each problem, as a mean over orders of its samples, and the cost."""
+    right: dict[str, list[Floats]] = {}
     costs: dict[str, float] = {}
     for repeat in range(repeats):
-        data = replayed(bank, 100 + repeat, strategies=CANDIDATES, samples=ns)
+        data = replayed(bank, 100 + repeat, strategies=CANDIDATES, samples=[1, 2, 4, 8, 16, 32])
         for point in data.points:
             name = str(ponder.parse(point.strategy).with_samples(point.budget))
-            truth.setdefault(name, []).append(point.correct)
+            right.setdefault(name, []).append(point.correct)
             costs[name] = point.cost(data.axis("generated_tokens"))
-    fits = {name: np.mean(v, axis=0) for name, v in truth.items() if costs[name] <= per_problem * 1.02}
+    return {name: np.mean(v, axis=0) for name, v in right.items()}, costs
+
+
+def plans(bank: Bank, seeds: int, per_problem: float, job: int) -> dict[str, Any]:
+    """Plans from pilots of at most a tenth of the budget, judged on the problems that the pilot did not see."""
+    right, costs = truth(bank)
+    fits = {name: v for name, v in right.items() if costs[name] <= per_problem * 1.02}
     ids = [row.problem.id for row in bank.rows]
     picked: list[tuple[str, NDArray[np.bool_], float, Any]] = []
     for seed in range(seeds):
@@ -395,7 +402,7 @@ def plans(bank: Bank, seeds: int, per_problem: float, job: int) -> dict[str, Any
         assert found.paid <= 0.1 * found.budget, "the pilot passed its share"
         name = found.choice.strategy if found.choice.strategy in fits else _nearest(found.choice.strategy, fits)
         picked.append((name, unseen, found.paid / found.budget, found))
-    return {"bank": bank, "fits": fits, "costs": costs, "picked": picked, "repeats": repeats}
+    return {"bank": bank, "fits": fits, "costs": costs, "picked": picked}
 
 
 def _nearest(name: str, fits: dict[str, Floats]) -> str:
@@ -405,8 +412,8 @@ def _nearest(name: str, fits: dict[str, Floats]) -> str:
     return max(same, key=lambda f: int(f.split("n=")[1].split(",")[0].split(")")[0]))
 
 
-def judge_plans(done: dict[str, Any]) -> tuple[Floats, Floats]:
-    """Print a task's regret; returns it, and its resamples."""
+def judge_plans(done: dict[str, Any]) -> None:
+    """Print what a task's plans chose, and their regret."""
     bank, fits, picked = done["bank"], done["fits"], done["picked"]
     weights = bank.weights(600)
     rng = np.random.default_rng(1)
@@ -444,16 +451,15 @@ def judge_plans(done: dict[str, Any]) -> tuple[Floats, Floats]:
     print("\n| | |\n|---|---|")
     print(f"| best configuration in hindsight | {say(*table(lambda n, u: fits[best[id(u)]]))} |")
     print(f"| the planner's choice | {say(*table(lambda n, u: fits[n]))} |")
-    regret = table(lambda n, u: fits[best[id(u)]] - fits[n])
-    print(f"| **regret** | {say(*regret)} |")
-    for name in fits:
-        print(f"| planner - always `{name}` | {say(*table(lambda n, u, name=name: fits[n] - fits[name]))} |")
-    return regret
+    print(f"| **regret** | {say(*table(lambda n, u: fits[best[id(u)]] - fits[n]))} |", flush=True)
 
 
-def main(folder: Path, tasks: Sequence[str], seeds: int) -> None:
-    """Everything, task by task."""
-    regrets = []
+def main(folder: Path, tasks: Sequence[str], seeds: int, *, plans_only: bool = False) -> list[tuple[Any, ...]]:
+    """Everything, task by task; returns of each its name, its plans' outcomes, all configurations', and its questions.
+
+    `plans_only` leaves out what is not about the planner.
+    """
+    worlds = []
     for name in tasks:
         collect(name, folder)
         bank = Bank.load(name, folder)
@@ -461,15 +467,20 @@ def main(folder: Path, tasks: Sequence[str], seeds: int) -> None:
         covered = np.mean([r.right.any() for r in bank.rows])
         print(f"\n## {name}: {len(bank.rows)} problems ({bank.questions().max() + 1} different questions), "
               f"{bank.samples} samples each; pass@1 {say(float(pass_at_1.mean()), mean(pass_at_1, bank.weights()))}, "
-              f"some sample right in {covered:.1%}")  # fmt: skip
-        compute_optimal(bank)
-        against_fixed(bank, STOPPING, 16, 8, "strategies")
-        against_fixed(bank, STOPPING, 40, 4, "strategies")
-        against_fixed(bank, ALLOCATORS, 8, 8, "allocators")
+              f"some sample right in {covered:.1%}", flush=True)  # fmt: skip
+        if not plans_only:
+            compute_optimal(bank)
+            against_fixed(bank, STOPPING, 16, 8, "strategies")
+            against_fixed(bank, STOPPING, 40, 4, "strategies")
+            against_fixed(bank, ALLOCATORS, 8, 8, "allocators")
         tokens = float(np.mean([r.tokens.mean() for r in bank.rows]))
-        regrets.append(judge_plans(plans(bank, seeds, 32 * tokens, 400)))
-    if len(regrets) > 1:
-        together = np.mean([d for _, d in regrets], axis=0)
-        own = [e for e, _ in regrets]
-        print(f"\n**Regret, mean of the tasks:** {say(float(np.mean(own)), together)}; by task {min(own):.3f} to "
-              f"{max(own):.3f}. The interval is about new problems of these tasks, not about other tasks.")  # fmt: skip
+        done = plans(bank, seeds, 32 * tokens, 400)
+        judge_plans(done)
+        picks = [np.where(unseen, done["fits"][choice], np.nan) for choice, unseen, _, _ in done["picked"]]
+        table = {}
+        for text, n in ((text, n) for text in CANDIDATES for n in (1, 2, 4, 8, 16, 32)):
+            right = done["fits"].get(str(ponder.parse(text).with_samples(n)))
+            if right is not None:
+                table[f"{re.sub(r'[(][^()]*[)]', '', text)} @ {n}"] = right
+        worlds.append((name, picks, table, bank.questions()))
+    return worlds

@@ -140,7 +140,8 @@ def test_a_target_is_reached_as_cheaply_as_possible(tmp_path: Path) -> None:
 
 
 def test_a_small_pilot_says_what_it_cannot_tell(tmp_path: Path) -> None:
-    found = with_sums(tmp_path, Counted(Simulated()), budget="tokens=12000", candidates=CHEAP)
+    doubtful = Simulated(right_nats=0.38, wrong_nats=0.42)
+    found = with_sums(tmp_path, Counted(doubtful), budget="tokens=12000", candidates=CHEAP)
     assert not found.decided and found.rivals
     assert "cannot tell" in str(found) and "pilot problems would" in str(found)
 
@@ -340,3 +341,15 @@ def test_problems_that_all_went_alike_do_not_decide() -> None:
     sure = decide(pilot(26, both), 1e4, 100, target=0.98)
     assert sure.reaches is not None and sure.reaches < 0.95 and not sure.decided
     assert decide(pilot(26, both), 1e4, 100, target=0.8).decided
+
+
+def test_the_choice_has_the_highest_expected_accuracy_and_is_the_cheapest_of_equal_ones() -> None:
+    import numpy as np
+
+    from ponder.studies.planner import Prediction, _choose
+
+    accuracy = np.array([[0.5, 0.5, 0.5, 0.5], [0.2, 0.5, 0.7, 0.8], [0.8, 0.7, 0.5, 0.2], [0.4, 0.5, 0.5, 0.6]])
+    options = [Prediction(f"s{i}", 1, 0.0, 0.0, 0.0, cost, True, 0.0) for i, cost in enumerate([1.0, 3.0, 2.0, 0.5])]
+    # Doubt counts neither for nor against an option: the second and third promise 0.55, the others 0.5.
+    assert _choose(options, accuracy, accuracy, None) == (2, None)
+    assert _choose(options[:2], accuracy[:2], accuracy[:2], None) == (1, None)

@@ -30,6 +30,7 @@ from ponder.core.runtime import Runtime
 from ponder.core.state import State
 from ponder.core.strategy import Pipeline, Strategy, parse_strategy
 from ponder.errors import ModelError, ParameterError, StoreError
+from ponder.ledger.budget import Budget
 from ponder.ledger.spend import Spend
 from ponder.processes.frames import Frames
 from ponder.studies.plan import Study
@@ -221,13 +222,14 @@ class StoredStudy:
         inner = strategy.strategy if isinstance(strategy, Pipeline) else strategy
         return inner.with_samples(n or most)
 
-    def context(self, problem: Problem) -> Context:
-        """A context in which stored draws come back and no new ones are made."""
+    def context(self, problem: Problem, budget: Budget | None = None) -> Context:
+        """A context in which stored draws come back and no new ones are made; a budget limits those that do."""
         return Context(
             problem,
             self.process,
             task=self.task,
             sampling=self.sampling,
+            budget=budget,
             seed=self.study.seed,
             runtime=Runtime(cache=self.store),
         )

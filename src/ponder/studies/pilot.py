@@ -1,8 +1,9 @@
 """A pilot: candidate strategies on a few problems, within a share of a budget, as a study that can be killed.
 
-The candidates that only select among independent draws share one pool, so that all of them at all numbers of draws cost
-what the pool costs. Searches are run at two widths each. Problems come in rungs that double; after each rung the
-searches are ranked by what they promise, and the worse half is dropped (successive halving) unless it may still win.
+The candidates that only select among independent draws, or stop drawing by what they have seen, share one pool, so that
+all of them at all numbers of draws cost what the pool costs; all are averaged over the same orders of its draws.
+Searches are run at two widths each. Problems come in rungs that double; after each rung the searches are ranked by what
+they promise, and the worse half is dropped (successive halving) unless it may still win.
 
 Everything is `bench` on one directory: a pilot that is started again replays what is stored, takes the same decisions,
 and pays only for what is missing.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +22,39 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from ponder.core.candidate import Candidate
 from ponder.core.model import Model
 from ponder.core.problem import Grade, Problem, Task
 from ponder.core.selector import Selector
 from ponder.core.strategy import Pipeline, Strategy, parse_strategy
+from ponder.core.verifier import Verifier
 from ponder.errors import BudgetError, ParameterError, PonderError, StudyError
-from ponder.ledger.budget import Allowance
+from ponder.ledger.budget import Allowance, Budget
 from ponder.ledger.spend import FIELDS, Spend
 from ponder.studies.measured import AXES, Axis, Measured, Point, add_eflops
 from ponder.studies.offline import StoredStudy
-from ponder.studies.pilot_curve import CostCurve, Curve, Draws, PoolCurve, Resamples, Rule, SearchCurve
+from ponder.studies.pilot_curve import (
+    CostCurve,
+    Curve,
+    Draws,
+    PoolCurve,
+    ReplayCurve,
+    Resamples,
+    Rule,
+    SearchCurve,
+    orders,
+)
 from ponder.studies.plan import Study
+from ponder.studies.replay import Replayed, replay
 from ponder.studies.results import write_whole
 from ponder.studies.runner import Progress, abench
 
 Floats = NDArray[np.float64]
 
-POOLED = ("single", "repeated_sampling", "best_of_n", "adaptive_consistency", "early_stopping_consistency")
+POOLED = (
+    "single", "repeated_sampling", "best_of_n", "adaptive_consistency", "early_stopping_consistency",
+    "bayesian_stopping", "stop_at_saturation", "resample_until",
+)  # fmt: skip
 """Strategies whose draws are the first of one pool."""
 
 _LADDER: tuple[tuple[int, tuple[int, ...]], ...] = (
@@ -122,12 +140,17 @@ class Trial:
         """Whether its draws are those of the pool, and it pays for nothing else but its verifier."""
         selectors = self.strategy.selectors if isinstance(self.strategy, Pipeline) else ()
         asks = any(type(s).choose is not Selector.choose for s in selectors)
-        return _inner(self.strategy).name in POOLED and not asks
+        inner = _inner(self.strategy)
+        wrapped = getattr(inner, "strategy", None)
+        plain = wrapped is None or (Trial(wrapped).pooled and not Trial(wrapped).judge)
+        compares = getattr(getattr(inner, "verifier", None), "compares", False)  # its scores depend on the other draws
+        priced = getattr(inner, "value", None) is not None  # it stops by what it has paid, and a replay pays nothing
+        return inner.name in POOLED and not asks and plain and not compares and not priced
 
     @property
     def judge(self) -> str:
         """The verifier that scores its draws; empty if none does."""
-        return str(getattr(_inner(self.strategy), "verifier", ""))
+        return str(getattr(_inner(self.strategy), "verifier", None) or "")
 
     def at(self, n: int) -> Strategy:
         """It at n samples."""
@@ -238,6 +261,8 @@ class _Rungs:
         self.intensity = study.intensity
         self.done, self.probed, self.cut, self.ended = 0, 0.0, 0.0, False
         self.rows: dict[str, Point] = {}
+        self.pools: dict[str, list[_Pool]] = {}
+        self.replays: dict[str, list[Replayed]] = {}
         self.sources: set[str] = set()
 
     async def probe(self) -> float:
@@ -367,45 +392,80 @@ class _Rungs:
 
     async def curves(self, trials: Sequence[Trial], resamples: Resamples) -> None:
         """Accuracy and cost against samples, for everything that was measured."""
-        pools: dict[str, list[Draws]] = {}
         for trial in trials:
             trial.cost = CostCurve({w: p.cost(self.axis) or 0.0 for w, p in trial.points.items()})
-            rule, judge = _rule(trial.strategy)
-            if rule is not None and trial.points:
-                source = _inner(trial.at(max(trial.widths)))
-                key = f"{judge}/{trial.problems}"
-                if key not in pools:
-                    pools[key] = await self._pool(source, trial.problems)
-                trial.curve = PoolCurve(pools[key], rule, max(trial.widths), resamples)
+            rule = _rule(trial.strategy)
+            if trial.pooled and trial.points:
+                pools = await self._pools(_source([t for t in trials if t.pooled], trial.judge), trial.problems)
+                if rule is not None:
+                    draws = [pool.draws for pool in pools]
+                    trial.curve = PoolCurve(draws, rule, max(trial.widths), resamples)
+                else:
+                    await self._replay(trial, pools, resamples)
             elif trial.points:
                 correct = {w: p.correct for w, p in trial.points.items() if p.correct is not None}
                 trial.curve = SearchCurve(correct, resamples, str(trial.strategy))
 
-    async def _pool(self, source: Strategy, problems: int) -> list[Draws]:
-        """The pool's draws, read from the store."""
-        found = []
+    async def _pools(self, source: Strategy, problems: int) -> list[_Pool]:
+        """The draws of the first so many problems, read from the store once."""
+        known = self.pools.setdefault(str(source), [])
+        if len(known) < problems:
+            judge: Verifier | None = getattr(source, "verifier", None)
+            with StoredStudy.open(self.out, task=self.task) as stored:
+                for problem in self.problems[len(known) : problems]:
+                    _, candidates = await stored.candidates(problem, source)
+                    draws = _draws(stored, problem, candidates, judge.name if judge else "")
+                    known.append(_Pool(problem, tuple(candidates), draws, judge))
+        return known[:problems]
+
+    async def _replay(self, trial: Trial, pools: Sequence[_Pool], resamples: Resamples) -> None:
+        """Accuracy and cost as means over orders of the pool, of what cannot be read off it."""
+        right: dict[int, Floats] = {}
+        cost: dict[int, float] = {}
         with StoredStudy.open(self.out, task=self.task) as stored:
-            for problem in self.problems[:problems]:
-                _, candidates = await stored.candidates(problem, source)
-                found.append(
-                    _draws(stored, problem, candidates, str(getattr(getattr(source, "verifier", None), "name", "")))
-                )
-        return found
+            context = partial(stored.context, budget=Budget(calls=0))
+            for width, point in trial.points.items():
+                done = self.replays.setdefault(str(trial.at(width)), [])
+                for i, pool in list(enumerate(pools))[len(done) :]:
+                    rows = orders(len(pool.candidates), width, resamples.seed, i)
+                    found = await replay(
+                        trial.at(width), pool.problem, pool.candidates, rows, context, verifier=pool.judge
+                    )
+                    done.append(found)
+                some = done[: len(pools)]
+                right[width] = np.array([p.draws.chosen(r.chosen).mean() for p, r in zip(pools, some, strict=True)])
+                mean, own = sum(r.draws.mean() for r in some), sum(r.draws[0] for r in some)
+                cost[width] = (point.cost(self.axis) or 0.0) * float(mean / own if own else 1.0)
+        trial.curve, trial.cost = ReplayCurve(right, resamples), CostCurve(cost)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """A problem's draws, as candidates and as numbers; `judge` has scored them."""
+
+    problem: Problem
+    candidates: tuple[Candidate, ...]
+    draws: Draws
+    judge: Verifier | None
 
 
 def _sources(trials: Sequence[Trial]) -> list[str]:
     """The rows that pay for the pool: the widest draws, with the scores of each verifier that is asked about them."""
-    widest: dict[str, int] = {}
-    for trial in trials:
-        if trial.pooled:
-            widest[trial.judge] = max(widest.get(trial.judge, 0), *trial.widths)
+    pooled = [t for t in trials if t.pooled]
+    judges = dict.fromkeys(t.judge for t in pooled)
+    widest = {judge: max(w for t in pooled if t.judge == judge for w in t.widths) for judge in judges}
     if widest.get("", 0) <= max((n for judge, n in widest.items() if judge), default=0):
         widest.pop("", None)
-    texts = [f"best_of_n(n={n}, verifier={v})" if v else f"repeated_sampling(n={n})" for v, n in widest.items()]
-    return [str(parse_strategy(text)) for text in texts]
+    return [str(_source(pooled, judge)) for judge in widest]
 
 
-def _draws(stored: StoredStudy, problem: Problem, candidates: Sequence[Any], judge: str) -> Draws:
+def _source(pooled: Sequence[Trial], judge: str) -> Strategy:
+    """What draws the widest pool that the verifier scores; the widest of all if none does."""
+    n = max(w for t in pooled if judge in ("", t.judge) for w in t.widths)
+    return parse_strategy(f"best_of_n(n={n}, verifier={judge})" if judge else f"repeated_sampling(n={n})")
+
+
+def _draws(stored: StoredStudy, problem: Problem, candidates: Sequence[Candidate], judge: str) -> Draws:
     """One problem's candidates as numbers; two answers are one group if the task says that they are the same."""
     answers: list[Any] = []
     right: list[bool] = []
@@ -424,19 +484,18 @@ def _draws(stored: StoredStudy, problem: Problem, candidates: Sequence[Any], jud
     return Draws(groups, np.array(right, dtype=bool), scores)
 
 
-def _rule(strategy: Strategy) -> tuple[Rule | None, str]:
-    """How a strategy chooses among independent draws, and by whose scores; None if it is no such strategy."""
+def _rule(strategy: Strategy) -> Rule | None:
+    """How a strategy chooses among a fixed number of independent draws; None if it does not, or by another rule."""
     inner = _inner(strategy)
     selectors = [s.name for s in strategy.selectors] if isinstance(strategy, Pipeline) else []
     plain = all(str(s) == s.name for s in strategy.selectors) if isinstance(strategy, Pipeline) else True
-    judge = str(getattr(inner, "verifier", ""))
     if inner.name == "repeated_sampling" and selectors == ["majority"] and plain:
-        return "majority", judge
+        return "majority"
     if inner.name == "best_of_n" and not selectors:
-        return "best", judge
+        return "best"
     if inner.name == "best_of_n" and selectors == ["weighted_majority"] and plain and _probabilities(inner):
-        return "weighted", judge
-    return None, judge
+        return "weighted"
+    return None
 
 
 def _probabilities(strategy: Strategy) -> bool:

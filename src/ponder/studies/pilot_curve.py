@@ -24,8 +24,8 @@ from ponder.core.seeds import generator
 Floats = NDArray[np.float64]
 Rule = Literal["majority", "best", "weighted"]
 
-_SUBSETS = 64
-"""Subsets a problem that an accuracy within the pool is averaged over."""
+_STARTS = 16
+"""Places at which an order of a problem's pool may begin, at least, over all arrangements."""
 
 _REDRAWS, _VOTES = 100, 4
 """Redraws of a problem's pool (dealt in turn to the resamples), and votes on each, beyond the pool."""
@@ -35,6 +35,19 @@ _SLOPE_SD = 1.0
 
 _BEND_SD = 0.25
 """Standard deviation of the error that a straight line makes: logits per unit of ln n beyond the measured widths."""
+
+
+def orders(size: int, n: int, seed: int, problem: int) -> NDArray[np.int64]:
+    """Orders of a problem's draws for what takes the first n of them at most, shape (orders, size).
+
+    Rotations of the order in which the draws came, and of further arrangements in a small pool, by multiples of a
+    quarter of n: every draw is equally often among the first n, and what overlaps by more says little new. Means over
+    orders are unbiased, as draws are alike. All strategies get the same orders; the first is that of the draws.
+    """
+    rng = generator("orders", seed, problem)
+    bases = [np.arange(size), *(rng.permutation(size) for _ in range(math.ceil(_STARTS / max(size, 1)) - 1))]
+    rotated = [np.roll(base, -k) for base in bases for k in range(0, size, max(1, n // 4))]
+    return np.stack(rotated) if size else np.zeros((1, 0), np.int64)
 
 
 class Curve(Protocol):
@@ -71,6 +84,10 @@ class Resamples:
         part = self.weights[:, :problems]
         return np.asarray(part / part.sum(axis=1, keepdims=True))
 
+    def lots(self) -> Floats:
+        """One lot in [0, 1) for each resample: where pooled curves lie beyond the pool, the same for all of them."""
+        return generator("pool_curve", self.seed).random(len(self.weights))
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -106,6 +123,11 @@ class Draws:
         tied = (votes >= best - 1e-12) & ((present @ own) > 0)
         return np.asarray((tied @ self.right) / np.maximum(tied.sum(axis=1), 1))
 
+    def chosen(self, at: NDArray[np.int64]) -> Floats:
+        """Whether the draws at these places are right, 1.0 or 0.0; place -1 is no draw."""
+        group = np.append(self.groups, -1)[at]
+        return np.asarray(np.append(self.right, False)[group], dtype=float)
+
     def _scores(self, missing: float) -> Floats:
         """The scores, `missing` where there is none; all equal without any."""
         scores = np.ones(len(self.groups)) if self.scores is None else self.scores
@@ -130,7 +152,7 @@ class PoolCurve:
     _known: dict[tuple[int, bool], Floats] = field(default_factory=dict, compare=False, repr=False)
 
     def accuracy(self, n: int) -> Floats:
-        """Within the pool the average over subsets; beyond it between two continuations, at a place drawn by lot.
+        """Within the pool the average over orders; beyond it between two continuations, at a place drawn by lot.
 
         Votes over redraws keep the pool's own mistakes, so their change beyond the pool is too small where problems
         are alike; the straight line through a quarter of the pool and all of it is too steep where they are not.
@@ -140,11 +162,8 @@ class PoolCurve:
         end = self._logit(self._average(self.largest, False))
         redrawn = self._logit(self._average(n, True)) - self._logit(self._average(self.largest, True))
         quarter = max(1, self.largest // 4)
-        line = np.zeros_like(end)
-        if quarter < self.largest:
-            slope = (end - self._logit(self._average(quarter, False))) / math.log(self.largest / quarter)
-            line = slope * math.log(n / self.largest)
-        share = generator("pool_curve", self.resamples.seed).random(len(end))
+        line = _line(self._logit(self._average(quarter, False)), quarter, end, self.largest, n)
+        share = self.resamples.lots()
         return _expit(end + share * line + (1 - share) * redrawn)
 
     def _average(self, n: int, redrawn: bool) -> Floats:
@@ -161,14 +180,48 @@ class PoolCurve:
         size, rounds = len(draws.groups), len(self.resamples.weights)
         if size == 0:
             return np.zeros(rounds)
-        rng = generator("pool_curve", self.resamples.seed, i, n)
         if not redrawn:
-            n = min(n, size)
-            order = rng.random((_SUBSETS if n < size else 1, size)).argsort(axis=1)
-            return np.full(rounds, draws.outcomes((order < n).astype(np.int64), self.rule).mean())
+            first = orders(size, n, self.resamples.seed, i)[: None if n < size else 1, :n]
+            counts = np.zeros((len(first), size), dtype=np.int64)
+            np.put_along_axis(counts, first, 1, axis=1)
+            return np.full(rounds, draws.outcomes(counts, self.rule).mean())
+        rng = generator("pool_curve", self.resamples.seed, i, n)
         chances = rng.dirichlet(np.ones(size), size=_REDRAWS)
         counts = rng.multinomial(n, np.repeat(chances, _VOTES, axis=0))
         return np.resize(draws.outcomes(counts, self.rule).reshape(_REDRAWS, _VOTES).mean(axis=1), rounds)
+
+
+@dataclass(frozen=True)
+class ReplayCurve:
+    """A strategy that stops by what it has seen, run on `orders` of the pools' draws.
+
+    Args:
+        right: by number of samples, a quarter of the largest among them: for each problem the share of the orders in
+            which the choice is right.
+        resamples: over the pilot's problems.
+    """
+
+    right: Mapping[int, Floats]
+    resamples: Resamples
+
+    @property
+    def largest(self) -> int:
+        """The largest number of samples that was replayed."""
+        return max(self.right)
+
+    def accuracy(self, n: int) -> Floats:
+        """As replayed; beyond that between no change and the straight line, at a place drawn by lot."""
+        if n in self.right:
+            return self._mean(n)
+        quarter = max(k for k in self.right if k <= max(1, self.largest // 4) or k == min(self.right))
+        end, start = self._logit(self.largest), self._logit(quarter)
+        return _expit(end + self.resamples.lots() * _line(start, quarter, end, self.largest, n))
+
+    def _mean(self, n: int) -> Floats:
+        return np.asarray(self.resamples.first(len(self.right[n])) @ self.right[n])
+
+    def _logit(self, n: int) -> Floats:
+        return _logit(self._mean(n), len(self.right[n]))
 
 
 @dataclass(frozen=True)
@@ -255,6 +308,11 @@ class CostCurve:
         if n <= x[-1]:
             return float(np.interp(n, x, y))
         return y[-1] + max(y[-1] - y[-2], 0.0) * (n - x[-1]) / (x[-1] - x[-2])
+
+
+def _line(start: Floats, first: int, end: Floats, last: int, n: int) -> Floats:
+    """How much a straight line in ln n through two points rises from the last of them to n; 0 if they are one."""
+    return (end - start) * (math.log(n / last) / math.log(last / first)) if first < last else np.zeros_like(end)
 
 
 def _logit(accuracy: Floats, problems: int) -> Floats:

@@ -1,9 +1,11 @@
 """Plan a job from a pilot: which strategy, at how many samples, will give the best accuracy for what is left.
 
 A budget is for the whole job. At most a share of it (a tenth) goes into a pilot over candidate strategies; the rest
-buys the recommended one on the problems that are left. The choice is the option (strategy and number of samples) whose
-predicted accuracy has the highest lower quartile: an option that is known less well has to promise more. Options that
-the pilot cannot tell from the choice are named, with what would decide.
+buys the recommended one on the problems that are left. The choice is the option (strategy and number of samples) with
+the highest expected accuracy, the cheapest of equal ones: what a wrong choice costs is the accuracy that is missed, so
+doubt about an option counts neither for nor against it. All options are compared on the same problems, resamples and
+orders of draws, so what they share cancels. Options that the pilot cannot tell from the choice are named, with what
+would decide. For a target the choice is the cheapest option that reaches it with a probability of three quarters.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from ponder.errors import CapabilityError, ParameterError, TaskError
 from ponder.laws.intervals import percentiles
 from ponder.studies.measured import ORACLE
 from ponder.studies.pilot import Pilot, Trial, budget_axis, run_pilot
+from ponder.studies.pilot_curve import PoolCurve
 from ponder.studies.plan import Study
 from ponder.studies.recommend import amount
 from ponder.studies.results import write_whole
@@ -37,11 +40,10 @@ from ponder.studies.runner import Progress
 Floats = NDArray[np.float64]
 
 _FAR_POOLED, _FAR_SEARCH = 16, 4
-"""How many times as many samples as were measured an option may have: of pooled draws, of searches."""
+"""How many times as many samples as were measured an option may have: read off a pool, or run."""
 
 _QUARTILE = 0.25
-_EQUAL = 0.005
-"""Predicted accuracies closer than this are equal: the cheaper wins."""
+"""Of an option's accuracy: it has to reach a target, so that the option does with a probability of three quarters."""
 
 _MATTERS = 0.01
 """A strategy is a rival of the choice if the pilot cannot rule out that it is better by more than this."""
@@ -362,16 +364,17 @@ def _hedged(values: Floats, problems: int, *place: object, low: float = 0.0) -> 
 def _choose(
     options: Sequence[Prediction], accuracy: Floats, hedged: Floats, target: float | None
 ) -> tuple[int, float | None]:
-    """The option with the highest lower quartile, or the cheapest whose lower quartile reaches the target."""
-    careful = np.quantile(accuracy, _QUARTILE, axis=1)
+    """The option with the highest expected accuracy, or the cheapest whose lower quartile reaches the target."""
     cost = np.array([o.cost for o in options])
     if target is not None:
+        careful = np.quantile(accuracy, _QUARTILE, axis=1)
         reach = (hedged >= target - 1e-12).mean(axis=1)
         enough = np.flatnonzero(careful >= target - 1e-12)
         chosen = int(enough[np.argmin(cost[enough])]) if enough.size else int(np.argmax(reach + 1e-6 * careful))
         return chosen, float(reach[chosen])
-    near = np.flatnonzero(careful >= careful.max() - _EQUAL)
-    return int(near[np.argmin(cost[near])]), None
+    expected = accuracy.mean(axis=1)
+    best = np.flatnonzero(expected >= expected.max() - 1e-9)
+    return int(best[np.argmin(cost[best])]), None
 
 
 def _rivals(
@@ -434,7 +437,8 @@ def _samples(trial: Trial) -> list[int]:
         return []
     if not trial.strategy.takes_samples:
         return list(trial.points)
-    smallest, most = min(trial.points), max(trial.points) * (_FAR_POOLED if trial.pooled else _FAR_SEARCH)
+    far = _FAR_POOLED if isinstance(trial.curve, PoolCurve) else _FAR_SEARCH
+    smallest, most = min(trial.points), max(trial.points) * far
     powers = (1 << i for i in range(most.bit_length()))
     return sorted({*trial.points, *trial.usable([k for k in powers if smallest <= k <= most])})
 
