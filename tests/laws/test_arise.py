@@ -42,6 +42,14 @@ def test_equal_slopes_are_told_apart_by_who_lost() -> None:
     assert a.low < a.value < a.high
 
 
+def test_the_interval_allows_for_a_loss_that_no_problem_showed() -> None:
+    quality, cost = np.array([[0.0, 1.0]] * 20 + [[0.0, 0.0]] * 30), np.tile([100.0, 200.0], (50, 1))
+    safe, dear = arise(quality, cost), arise(quality, cost * [1, 5])
+    assert safe.value == pytest.approx(0.2) and safe.low < 0.1 < safe.value < safe.high < 0.3
+    assert dear.low < 0 < dear.value  # one loss in fifty would cost ten
+    assert arise(np.ones((5, 1)), np.ones((5, 1))).low == 0  # one level: nothing can change
+
+
 def test_bad_problems_are_counted_and_bad_numbers_refused() -> None:
     with pytest.warns(UserWarning, match="2 of 3 problems"):
         got = arise([[0, 1], [0, 1], [0, 1]], [[1, 2], [0, 2], [1, float("nan")]])

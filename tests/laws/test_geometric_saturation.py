@@ -69,7 +69,7 @@ def test_the_mixture_predicts_a_heterogeneous_set_where_the_single_p_saturates_t
     for seed in range(10):
         rng = np.random.default_rng(seed)
         c = rng.binomial(16, rng.beta(0.4, 1.6, 400))
-        mixture = fit_saturation(16, c, resamples=0)
+        mixture = fit_saturation(16, c)
         single = fit_saturation(16, c, mode="single", resamples=0)
         wins += abs(mixture.predict(64) - truth.predict(64)) < abs(single.predict(64) - truth.predict(64))
         early += single.saturation(0.002) < truth.saturation(0.002)
@@ -128,7 +128,7 @@ def chain(seed: int, a: float, b: float, problems: int = 400, rounds: int = 8, f
 
 
 def test_a_chain_that_loses_answers_explains_its_ceiling() -> None:
-    law = RethinkingChain.fit(chain(0, 0.3, 0.1), resamples=200)
+    law = RethinkingChain.fit(chain(0, 0.3, 0.1))
     assert law.limit == pytest.approx(0.75, abs=0.03)
     low, high = law.parameter_interval("limit")
     assert low < 0.75 < high
@@ -160,3 +160,27 @@ def test_transitions_that_were_never_seen_are_refused() -> None:
         RethinkingChain.fit([[0.5, 1.0]])
     with pytest.raises(LawFitError, match="2 problems"):
         RethinkingChain.fit([[0, 1]])
+
+
+def test_a_loss_that_no_problem_showed_is_allowed_for() -> None:
+    kept = np.tile([[0.0, 1.0, 1.0, 1.0]], (40, 1))
+    kept[30:] = 0
+    law = RethinkingChain.fit(kept)
+    assert law.lost == 0 and law.limit == 1
+    assert law.parameter_interval("lost") == (0.0, pytest.approx(0.12, abs=0.02))  # Wilson's of 0 in 30 problems
+    low, high = law.parameter_interval("limit")
+    assert 0.7 < low < 0.95 and high == 1
+    low, high = law.predict_interval(3)
+    assert low < law.predict(3) < high < 1
+    assert law.parameter_interval("first")[0] == 0
+    with pytest.raises(LawFitError, match="was given"):
+        RethinkingChain(0.3, 0.1).parameter_interval("lost")
+
+
+def test_a_ceiling_of_one_is_not_certain_from_few_problems() -> None:
+    """Forty problems of equal difficulty, all solved: one in twenty others may still be unsolvable."""
+    c = np.random.default_rng(0).binomial(32, 0.3, 40)
+    law = GeometricSaturation.fit_counts(32, c)
+    assert law.f_max > 0.99
+    for low, high in (law.parameter_interval("f_max"), law.predict_interval(64)):
+        assert 0.88 < low < 0.95 and high > 0.99

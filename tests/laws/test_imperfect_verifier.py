@@ -134,6 +134,18 @@ def test_rates_come_with_wilson_intervals():
         verifier_rates([], [])
 
 
+def test_samples_of_one_problem_make_the_rates_less_sure():
+    accept, right = [True] * 8 + [False] * 8, [True, True, True, False] * 4
+    apart = verifier_rates(accept, right)
+    same = verifier_rates(accept, right, [i // 4 for i in range(16)])
+    assert same.completeness.estimate == apart.completeness.estimate == 0.5
+    assert same.completeness.low < apart.completeness.low and same.completeness.high > apart.completeness.high
+    silent = verifier_rates([False] * 4, [True, False, True, False], "aabb")
+    assert silent.precision[1:] == (0.0, 1.0) and silent.soundness.high == 1
+    with pytest.raises(ParameterError, match="one for each verdict"):
+        verifier_rates([True, False], [True, False], "a")
+
+
 def test_without_labels_a_table_over_soundness_is_what_can_be_said():
     table = sensitivity(ResamplingModel(**SET_UP, false_positive=-4.0))
     assert table[1.0] is None and (table[0.5] or 0) <= (table[0.9] or 0)

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from ponder.errors import ParameterError
-from ponder.laws import bootstrap_interval, bootstrap_means, paired_difference, wilson_interval
+from ponder.laws import (
+    bootstrap_interval,
+    bootstrap_means,
+    clustered_share,
+    mean_interval,
+    paired_difference,
+    wilson_interval,
+)
+from ponder.laws.intervals import student_quantile
 
 
 def test_wilson_equals_a_case_worked_by_hand() -> None:
@@ -83,3 +91,60 @@ def test_what_cannot_be_resampled_is_refused() -> None:
         wilson_interval(0, 0)
     with pytest.raises(ParameterError, match="between 0 and n=3"):
         wilson_interval(4, 3)
+
+
+def test_student_quantiles_are_those_of_the_tables() -> None:
+    for freedom, value in ((1, 12.706), (2, 4.303), (5, 2.571), (9, 2.262), (30, 2.042), (60, 2.000), (1e9, 1.960)):
+        assert student_quantile(0.975, freedom) == pytest.approx(value, abs=6e-4)
+        assert student_quantile(0.025, freedom) == pytest.approx(-value, abs=6e-4)
+
+
+def test_the_interval_of_a_mean_of_zeros_and_ones_tends_to_wilsons() -> None:
+    values = np.repeat([1.0, 0.0], [300, 9_700])
+    assert mean_interval(values)[1:] == pytest.approx(wilson_interval(300, 10_000)[1:], rel=1e-3)
+    none = mean_interval(np.zeros(50))
+    assert none.low == 0 and none.high == pytest.approx(wilson_interval(0, 50).high, rel=0.1)
+    assert mean_interval(np.ones(50)).high == 1
+
+
+def test_the_interval_of_a_mean_moves_with_its_unit_and_turns_with_its_sign() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.choice([-2.0, 0.0, 0.25, 0.5], size=60, p=[0.05, 0.4, 0.35, 0.2])
+    whole = mean_interval(values, -2, 0.5)
+    assert mean_interval(10 * values, -20, 5) == pytest.approx([10 * x for x in whole])
+    turned = mean_interval(-values, -0.5, 2)
+    assert turned == pytest.approx((-whole.estimate, -whole.high, -whole.low))
+    assert whole.low < whole.estimate < whole.high
+
+
+def test_a_loss_that_no_problem_showed_is_allowed_for_as_far_as_it_could_go() -> None:
+    gains = np.repeat([0.5, 0.0], 25)
+    tame, dear = mean_interval(gains, 0.0, 0.5), mean_interval(gains, -2.0, 0.5)
+    assert dear.estimate == tame.estimate and dear.high == pytest.approx(tame.high)
+    assert dear.low < tame.low - 0.05
+    assert mean_interval([0.3], -2.0, 0.5) == (0.3, -2.0, 0.5)  # one problem says nothing about the others
+    assert mean_interval([0.25] * 9) == (0.25, 0.25, 0.25)
+
+
+def test_samples_of_one_problem_count_as_fewer() -> None:
+    hits, problem = [1, 1, 1, 0, 0, 0] * 10, [i // 3 for i in range(60)]
+    alike = clustered_share(hits, problem)
+    alone = wilson_interval(30, 60)
+    # Each problem is all hits or all misses: 20 trials and not 60, times (1 - 1 / 20) for the spread of 20.
+    assert alike.high - alike.low > 1.6 * (alone.high - alone.low)
+    mixed = clustered_share(hits, [i % 3 for i in range(60)])
+    assert mixed.estimate == alike.estimate == 0.5
+    perfect = clustered_share([True] * 60, problem)
+    assert perfect.high == 1 and perfect.low == pytest.approx(wilson_interval(20, 20).low, abs=0.03)
+    assert clustered_share([1, 0], ["a", "a"]).high > 0.95  # one problem
+    with pytest.raises(ParameterError, match="one for each"):
+        clustered_share([1, 0], ["a"])
+
+
+def test_means_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ParameterError, match="finite numbers"):
+        mean_interval([])
+    with pytest.raises(ParameterError, match="finite numbers"):
+        mean_interval([0.5, float("nan")])
+    with pytest.raises(ParameterError, match=r"in \[0, 1\]"):
+        mean_interval([0.5, 3.0])

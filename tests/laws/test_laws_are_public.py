@@ -15,7 +15,7 @@ FILES = [m.name for m in pkgutil.iter_modules(laws.__path__) if not m.name.start
 INSIDE = {
     "calibration": {"Bin"},
     "arise": {"per_problem"},
-    "intervals": {"percentiles", "resampling_weights"},
+    "intervals": {"percentiles", "pooled_share", "resampling_weights", "score_ends", "student_quantile"},
     "scaling_metrics": {"merged"},
     "solve_or_verify": {"Point", "cost"},
     "step_law": {"parse_amount"},

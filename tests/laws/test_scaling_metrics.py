@@ -12,6 +12,7 @@ from ponder.laws import (
     controllability,
     end_slope,
     mean_pairwise_slope,
+    metric_interval,
     slope_per_doubling,
 )
 
@@ -50,3 +51,14 @@ def test_control_counts_what_stays_inside() -> None:
     assert np.isnan(controllability([1.0]).rmse)
     with pytest.raises(ParameterError, match="above 0"):
         controllability([1.0], 0)
+
+
+def test_the_interval_of_a_metric_is_around_the_metric_of_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    budgets, table = [1, 2, 4, 8], (rng.random((60, 4)) < [0.2, 0.3, 0.45, 0.5]).astype(float)
+    for metric in (slope_per_doubling, mean_pairwise_slope, end_slope, area_under_curve):
+        got = metric_interval(metric, budgets, table)
+        assert got.estimate == pytest.approx(metric(budgets, table.mean(axis=0)))
+        assert got.low < got.estimate < got.high
+    solved = metric_interval(area_under_curve, budgets, np.ones((40, 4)))
+    assert solved.high == 1 and 0.85 < solved.low < 1  # forty solved problems do not promise the next

@@ -91,7 +91,10 @@ def test_a_grid_fit_has_bootstrap_intervals():
     verdicts = (rng.random((60, 64, 16)) < np.where(right, 0.9, 0.4)[:, :, None]).astype(float)
     grid = {"solutions": (1, 2, 4, 8, 16, 32, 64), "numbers": (1, 2, 4, 8, 16)}
     spans = split_intervals(right, verdicts, [8, 16, 32, 64, 128], resamples=10, **grid)
-    assert spans["a"][0] <= spans["a"][1] and spans["b"][0] <= spans["b"][1]
+    law = fit_split(stored_grid(right, verdicts, *grid.values()), [8, 16, 32, 64, 128])
+    assert spans["a"][0] <= law.a <= spans["a"][1] and spans["b"][0] <= law.b <= spans["b"][1]
+    with pytest.raises(LawFitError, match="of 10 bootstrap resamples"):
+        split_intervals(right, verdicts, [8, 512, 1024], resamples=10, **grid)
 
 
 def test_impossible_parameters_are_named():

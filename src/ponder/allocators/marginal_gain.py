@@ -147,7 +147,7 @@ def fitted_prior(counts: Sequence[tuple[int, int]]) -> tuple[float, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # equally hard problems are no mistake here
         try:
-            law = BetaBinomialLaw.fit([n for n, _ in known], [c for _, c in known], resamples=0)
+            law = BetaBinomialLaw.fit([n for n, _ in known], [c for _, c in known])
         except (LawFitError, ParameterError):
             return 0.5, 0.5
     return law.alpha, law.beta

@@ -62,6 +62,7 @@ _WHERE = {
     "advise_first_finish": "first_finish",
     "allocate": "solve_or_verify",
     "anytime_curve": "scaling_metrics",
+    "anytime_quality": "scaling_metrics",
     "area_under_curve": "scaling_metrics",
     "auroc": "calibration",
     "auroc_within": "calibration",
@@ -74,6 +75,7 @@ _WHERE = {
     "brier_score": "calibration",
     "calibrated_threshold": "self_evaluation",
     "choose_window": "early_stopping",
+    "clustered_share": "intervals",
     "combined_variation": "variance_guided",
     "compare_at_equal_cost": "model_costs",
     "controllability": "scaling_metrics",
@@ -99,8 +101,10 @@ _WHERE = {
     "majority_accuracy": "majority_limit",
     "majority_at_k": "best_of_k",
     "majority_limit_of_pool": "majority_limit",
+    "mean_interval": "intervals",
     "mean_pairwise_slope": "scaling_metrics",
     "measure_calibration": "calibration",
+    "metric_interval": "scaling_metrics",
     "next_sweep": "power_law",
     "non_embedding_parameters": "step_law",
     "ordered_pairs": "calibration",
@@ -176,6 +180,8 @@ if TYPE_CHECKING:
     from ponder.laws.intervals import PairedDifference as PairedDifference
     from ponder.laws.intervals import bootstrap_interval as bootstrap_interval
     from ponder.laws.intervals import bootstrap_means as bootstrap_means
+    from ponder.laws.intervals import clustered_share as clustered_share
+    from ponder.laws.intervals import mean_interval as mean_interval
     from ponder.laws.intervals import paired_difference as paired_difference
     from ponder.laws.intervals import wilson_interval as wilson_interval
     from ponder.laws.majority_limit import majority_accuracy as majority_accuracy
@@ -197,10 +203,12 @@ if TYPE_CHECKING:
     from ponder.laws.rethinking_chain import RethinkingChain as RethinkingChain
     from ponder.laws.scaling_metrics import Controllability as Controllability
     from ponder.laws.scaling_metrics import anytime_curve as anytime_curve
+    from ponder.laws.scaling_metrics import anytime_quality as anytime_quality
     from ponder.laws.scaling_metrics import area_under_curve as area_under_curve
     from ponder.laws.scaling_metrics import controllability as controllability
     from ponder.laws.scaling_metrics import end_slope as end_slope
     from ponder.laws.scaling_metrics import mean_pairwise_slope as mean_pairwise_slope
+    from ponder.laws.scaling_metrics import metric_interval as metric_interval
     from ponder.laws.scaling_metrics import slope_per_doubling as slope_per_doubling
     from ponder.laws.self_evaluation import BinaryOutcome as BinaryOutcome
     from ponder.laws.self_evaluation import best_of_n_quality as best_of_n_quality

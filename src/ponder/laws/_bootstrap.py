@@ -14,10 +14,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ponder.laws.intervals import _level, resampling_weights, student_quantile, wilson_interval
 
 Floats = NDArray[np.float64]
 Curve = Callable[[Floats], Floats]
@@ -34,17 +35,39 @@ class ProblemBootstrap:
         draws: one row a resample, shape (resamples, p).
         left_out: with one problem left out, shape (groups, p); problems with the same counts share a row.
         times: how many problems each of those rows stands for, shape (groups,).
+        n_solved: problems with a value above 0 in the table.
+        corrected: for bias and skew. Not where many resamples end at a bound (a plateau of 1): the share of them
+            below the estimate is then no measure of bias.
     """
 
     estimate: Floats
     draws: Floats
     left_out: Floats
     times: Floats
+    n_solved: int
+    corrected: bool = True
 
-    @property
-    def n_problems(self) -> int:
-        """Problems behind the fit."""
-        return round(float(self.times.sum()))
+    @classmethod
+    def of(
+        cls, table: Floats, fit: Curve, estimate: Floats, *, resamples: int, seed: int, corrected: bool = True
+    ) -> ProblemBootstrap:
+        """Resample the rows of a table.
+
+        Args:
+            table: one row a problem, shape (problems, m).
+            fit: from means over problems, shape (sets, m), to parameters, shape (sets, p).
+            estimate: the parameters on all problems, shape (p,).
+            resamples: how many.
+            seed: of the resampling.
+            corrected: see above.
+        """
+        rows, member, times = np.unique(table, axis=0, return_inverse=True, return_counts=True)
+        weights = resampling_weights(len(table), resamples=resamples, seed=seed)
+        drawn = np.stack([np.bincount(np.ravel(member), w, times.size) for w in weights])
+        both = np.concatenate([drawn, times - np.eye(times.size)])
+        fits = fit(both @ rows / both.sum(axis=1, keepdims=True))
+        solved = int((table > 0).any(axis=1).sum())
+        return cls(estimate, fits[:resamples], fits[resamples:], times.astype(np.float64), solved, corrected)
 
     def interval(self, function: Curve, level: float = 0.95) -> tuple[Floats, Floats]:
         """Ends of the interval of a function of the parameters.
@@ -54,16 +77,31 @@ class ProblemBootstrap:
             level: between 0 and 1.
 
         Returns:
-            Two arrays of shape (q,). Values that are not finite in a resample are left out.
+            Two arrays of shape (q,). Values that are not finite in a resample are left out. If not corrected, the
+            interval is extended to the estimate, which may be of a simpler law than the resamples'.
         """
         centre = function(self.estimate[None, :])[0]
         draws, left_out = function(self.draws), function(self.left_out)
-        ends = [bca(draws[:, j], float(centre[j]), left_out[:, j], self.times, level=level) for j in range(centre.size)]
-        return np.array([e[0] for e in ends]), np.array([e[1] for e in ends])
+        ends = [
+            bca(draws[:, j], float(centre[j]), left_out[:, j], self.times, level=level, corrected=self.corrected)
+            for j in range(centre.size)
+        ]
+        low, high = np.array(ends).T
+        return (low, high) if self.corrected else (np.minimum(low, centre), np.maximum(high, centre))
+
+    def quality_interval(self, quality: Curve, level: float = 0.95) -> tuple[Floats, Floats]:
+        """The same for a quality: the share of problems that can be solved, times the quality on those.
+
+        If nearly every problem was solved, resamples know nothing of the unsolvable ones that other problems would
+        include. So the lower end is at most what Wilson's lower end for the share of solved problems leaves.
+        """
+        low, high = self.interval(quality, level)
+        share, least, _ = wilson_interval(self.n_solved, round(float(self.times.sum())), level)
+        return np.minimum(low, quality(self.estimate[None, :])[0] * (least / share)), high
 
 
 def bca(
-    draws: Floats, estimate: float, left_out: Floats, times: Floats | None = None, *, level: float = 0.95
+    draws: Floats, estimate: float, left_out: Floats, times: Floats, *, level: float = 0.95, corrected: bool = True
 ) -> tuple[float, float]:
     """Bias-corrected and accelerated bootstrap interval with expanded percentiles.
 
@@ -71,25 +109,25 @@ def bca(
         draws: the statistic on resampled problems; not finite ones are left out.
         estimate: the statistic on all problems.
         left_out: the statistic with a problem left out, one value a group of equal problems.
-        times: problems in each group; one each if None.
+        times: problems in each group; 2 or more in all.
         level: between 0 and 1.
+        n_solved: problems with a value above 0 in the table.
+        corrected: for bias and skew; if not, expanded percentiles alone.
 
     Returns:
         The two ends; both the estimate if nothing varies.
     """
-    from ponder.laws.intervals import _level
-
     tail = (1 - _level(level)) / 2
     finite = draws[np.isfinite(draws)]
     if not finite.size:
         return math.nan, math.nan
-    counts = np.ones(left_out.size) if times is None else times
-    n = float(counts.sum())
-    below = (np.sum(finite < estimate) + 0.5 * np.sum(finite == estimate)) / finite.size
-    edge = 0.5 / finite.size
-    bias = _NORMAL.inv_cdf(float(np.clip(below, edge, 1 - edge)))
-    skew = acceleration(left_out, counts)
-    reach = student_quantile(1 - tail, n - 1) * math.sqrt(n / (n - 1)) if n > 1 else _NORMAL.inv_cdf(1 - tail)
+    bias = skew = 0.0
+    if corrected:
+        below = (np.sum(finite < estimate) + 0.5 * np.sum(finite == estimate)) / finite.size
+        edge = 0.5 / finite.size
+        bias, skew = _NORMAL.inv_cdf(float(np.clip(below, edge, 1 - edge))), acceleration(left_out, times)
+    n = float(times.sum())
+    reach = student_quantile(1 - tail, n - 1) * math.sqrt(n / (n - 1))
     shares = []
     for z in (-reach, reach):
         moved = bias + z
@@ -107,43 +145,3 @@ def acceleration(left_out: Floats, times: Floats) -> float:
     gap = float(values @ weights / weights.sum()) - values
     square = float(weights @ gap**2)
     return float(weights @ gap**3) / (6 * square**1.5) if square > 1e-24 else 0.0
-
-
-def student_quantile(probability: float, freedom: float) -> float:
-    """Quantile of Student's t: exact for up to 30 whole degrees of freedom, else by the Cornish-Fisher series.
-
-    Source: Abramowitz & Stegun 1964, 26.7.3, 26.7.4 and 26.7.5.
-
-    >>> [round(student_quantile(0.975, v), 3) for v in (1, 4, 10, 1e9)]
-    [12.706, 2.776, 2.228, 1.96]
-    """
-    z, v = _NORMAL.inv_cdf(probability), max(freedom, 1.0)
-    if v <= 30:
-        whole, low, high = int(v), -1e4, 1e4
-        for _ in range(80):
-            middle = (low + high) / 2
-            low, high = (middle, high) if _student(middle, whole) < probability else (low, middle)
-        return (low + high) / 2
-    series = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
-    return z + sum(term / v ** (i + 1) for i, term in enumerate(series))
-
-
-def _student(t: float, freedom: int) -> float:
-    """Distribution of Student's t for a whole number of degrees of freedom."""
-    angle = math.atan(t / math.sqrt(freedom))
-    cosine, odd = math.cos(angle), freedom % 2
-    term, total = (cosine, 0.0) if odd else (1.0, 0.0)
-    for j in range(freedom // 2):
-        total += term
-        term *= cosine**2 * ((2 * j + 2) / (2 * j + 3) if odd else (2 * j + 1) / (2 * j + 2))
-    inside = 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
-    return 0.5 + inside / 2
-
-
-def leave_one_out(times: Floats) -> Any:
-    """Weights that leave out one problem of each group, shape (groups, groups).
-
-    >>> leave_one_out(np.array([2.0, 1.0])).tolist()
-    [[1.0, 1.0], [2.0, 0.0]]
-    """
-    return times[None, :] - np.eye(times.size)

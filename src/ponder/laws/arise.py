@@ -4,7 +4,8 @@ Paper    "ARISE: An Adaptive Resolution-Aware Metric for Test-Time Scaling Evalu
 Equal    Σ_j Δ_j · (t_{j-1} / t_j)^{sign Δ_j} per problem, mean over problems.
 Differs  A problem with a missing or zero cost is marked invalid, left out and counted (the released code drops the
          transition in silence). Counts of improved, degraded … are per problem, by its first and last level. Cost is
-         whatever the study calls compute. The interval is a BCa bootstrap over problems.
+         whatever the study calls compute. The interval is that of `mean_interval`: gains and losses
+         apart, each by Wilson's, since a bootstrap knows nothing of a rare loss that no problem showed.
 Needs    Quality and cost of each problem at 2 levels or more.    Cost: none.
 """
 
@@ -17,8 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ponder.errors import ParameterError
-from ponder.laws._bootstrap import bca
-from ponder.laws.intervals import RESAMPLES, bootstrap_means
+from ponder.laws.intervals import mean_interval
 
 Floats = NDArray[np.float64]
 
@@ -60,14 +60,12 @@ class Arise:
     per_problem: Floats = field(repr=False)
 
 
-def arise(quality: ArrayLike, cost: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> Arise:
+def arise(quality: ArrayLike, cost: ArrayLike) -> Arise:
     """Compute ARISE.
 
     Args:
         quality: shape (problems, levels), in [0, 1], mean over repeats; levels in the order of intended effort.
         cost: same shape, above 0; a missing or zero one makes its problem invalid, as NaN quality does.
-        resamples: bootstrap samples over problems.
-        seed: of the bootstrap.
 
     Raises:
         ParameterError: shapes differ, no problems, quality outside [0, 1], or a negative cost.
@@ -102,13 +100,13 @@ def arise(quality: ArrayLike, cost: ArrayLike, *, resamples: int = RESAMPLES, se
         warnings.warn(f"levels are not ordered by mean cost; the order found is {order}", stacklevel=2)
     found = per_problem(a, t)
     values[valid] = found
-    low, high = _interval(found, resamples, seed)
+    value, low, high = mean_interval(found, *_bounds(t))
     gain = a[:, -1] - a[:, 0]
     right, wrong = (a == 1).all(axis=1), (a == 0).all(axis=1)
     improved, degraded = gain > 0, gain < 0
     growth = float(means[-1] - means[0])
     return Arise(
-        float(found.mean()), low, high, float(found.std()), float(found.min()), float(found.max()),
+        value, low, high, float(found.std()), float(found.min()), float(found.max()),
         int(improved.sum()), int(degraded.sum()), int(right.sum()), int(wrong.sum()),
         int((~(improved | degraded | right | wrong)).sum()), int((~valid).sum()),
         float(gain.mean()) / growth if growth > 0 else 0.0, values,
@@ -121,9 +119,11 @@ def per_problem(quality: Floats, cost: Floats) -> Floats:
     return np.asarray((step * (cost[:, :-1] / cost[:, 1:]) ** np.sign(step)).sum(axis=1))
 
 
-def _interval(values: Floats, resamples: int, seed: int) -> tuple[float, float]:
-    if values.size < 2:
-        return float(values[0]), float(values[0])
-    n = values.size
-    means = bootstrap_means(values, resamples=resamples, seed=seed)
-    return bca(means, float(values.mean()), (values.sum() - values) / (n - 1))
+def _bounds(cost: Floats) -> tuple[float, float]:
+    """Least and largest ARISE of problems of these costs, each at its own worst and best sequence of 0 and 1."""
+    worth = cost[:, :-1] / cost[:, 1:]
+    least, most = (np.zeros((2, len(cost))) for _ in range(2))  # a row for ending at 0, one for ending at 1
+    for gain in worth.T:
+        least = np.stack([np.minimum(least[0], least[1] - 1 / gain), np.minimum(least[1], least[0] + gain)])
+        most = np.stack([np.maximum(most[0], most[1] - 1 / gain), np.maximum(most[1], most[0] + gain)])
+    return float(least.min(axis=0).mean()), float(most.max(axis=0).mean())

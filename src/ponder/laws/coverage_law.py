@@ -4,8 +4,8 @@ Paper    Brown et al. 2024, "Large Language Monkeys: Scaling Inference Compute w
 Equal    ln c = a · k^b; starting values from the straight line of ln(-ln c) on ln k.
 Differs  Least squares on c itself (`target="log"` for ln c) on log-spaced k. A plateau c_max < 1 is tried too and
          kept only if AICc prefers it; neighbouring points of one coverage curve share nearly all their draws, so
-         AICc counts one observation per doubling of k. Intervals are a BCa bootstrap over problems with expanded
-         percentiles.
+         AICc counts one observation per doubling of k. Intervals are a bootstrap over problems with expanded
+         percentiles, and BCa if no plateau is tried.
 Needs    Counts of right draws, or a coverage curve.    Cost: milliseconds.
 """
 
@@ -21,9 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ponder.core.law import Diagnostics, Law, aicc, diagnose, like, warn_far
 from ponder.errors import LawFitError, ParameterError
-from ponder.laws._bootstrap import ProblemBootstrap, leave_one_out
+from ponder.laws._bootstrap import Curve, ProblemBootstrap
 from ponder.laws._least_squares import levenberg_marquardt
-from ponder.laws.intervals import RESAMPLES, resampling_weights
+from ponder.laws.intervals import RESAMPLES
 from ponder.laws.pass_at_k import log_spaced_k, pass_at_k
 
 Floats = NDArray[np.float64]
@@ -31,6 +31,7 @@ Target = Literal["coverage", "log"]
 
 _LOG_SLOPE = 8.0
 _FLAT = 1e-9
+_LEAST_FOR_PLATEAU = 5
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ class CoverageLaw(Law):
             n: draws per problem, one number or shape (problems,).
             c: right draws per problem, shape (problems,).
             k: where to fit; by default up to 40 log-spaced k from 1 to the smallest n.
-            capped: as in `fit`; None also lets each bootstrap sample choose.
+            capped: as in `fit`; None takes the intervals from fits with a plateau, whatever AICc chose: few draws
+                often do not show one.
             target: as in `fit`.
             resamples: bootstrap samples over problems; 0 for none.
             seed: of the bootstrap.
@@ -143,16 +145,15 @@ class CoverageLaw(Law):
         theta, chosen = _fit(sizes, curve[None, :], capped, target)
         bootstrap = None
         if resamples and right.size > 1:
-            rows, member, times = np.unique(table, axis=0, return_inverse=True, return_counts=True)
-            weights = resampling_weights(right.size, resamples=resamples, seed=seed)
-            drawn = np.stack([np.bincount(np.ravel(member), w, times.size) for w in weights])
-            both = np.concatenate([drawn, leave_one_out(times.astype(np.float64))])
-            curves = np.clip(both @ rows / both.sum(axis=1, keepdims=True), 0, 1)
-            if target == "log":
-                curves = np.maximum(curves, curve.min() * 1e-3)
-            fits = _natural(_fit(sizes, curves, capped, target, tolerance=1e-6)[0])
-            bootstrap = ProblemBootstrap(
-                _natural(theta)[0], fits[:resamples], fits[resamples:], times.astype(np.float64)
+            floor = curve.min() * 1e-3 if target == "log" else 0.0
+
+            plateau = sizes.size >= _LEAST_FOR_PLATEAU if capped is None else capped
+
+            def refit(means: Floats) -> Floats:
+                return _natural(_fit(sizes, np.clip(means, floor, 1), plateau, target, tolerance=1e-6)[0])
+
+            bootstrap = ProblemBootstrap.of(
+                table, refit, _natural(theta)[0], resamples=resamples, seed=seed, corrected=not plateau
             )
         return cls._of(theta[0], bool(chosen[0]), sizes, curve, n_problems=right.size, bootstrap=bootstrap)
 
@@ -215,7 +216,7 @@ class CoverageLaw(Law):
         def coverage(theta: Floats) -> Floats:
             return np.stack([_curve(a, b, top, sizes.ravel()) for a, b, top in theta])
 
-        low, high = self._bootstrap().interval(coverage, level)
+        low, high = self._quality_interval(coverage, level)
         return like(k, low.reshape(np.shape(k))), like(k, high.reshape(np.shape(k)))
 
     def parameter_interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
@@ -224,7 +225,8 @@ class CoverageLaw(Law):
         if name not in names:
             raise ParameterError(self, "name", name, allowed=f"one of {', '.join(names)}")
         at = names.index(name)
-        low, high = self._bootstrap().interval(lambda theta: theta[:, at : at + 1], level)
+        find = self._quality_interval if name == "c_max" else self._bootstrap().interval
+        low, high = find(lambda theta: theta[:, at : at + 1], level)
         return float(low[0]), float(high[0])
 
     def inverse(self, quality: float) -> float:
@@ -255,6 +257,11 @@ class CoverageLaw(Law):
             raise LawFitError(self._why_not())
         log_k = math.log((1 - self.b) / (self.a * self.b)) / self.b
         return math.exp(log_k) if log_k < 34 else math.inf
+
+    def _quality_interval(self, quality: Curve, level: float) -> tuple[Floats, Floats]:
+        """Without a plateau by decree no problem is unsolvable; else resamples may miss those that are."""
+        bootstrap = self._bootstrap()
+        return (bootstrap.interval if bootstrap.corrected else bootstrap.quality_interval)(quality, level)
 
     def _bootstrap(self) -> ProblemBootstrap:
         if self.bootstrap is None:
@@ -302,7 +309,7 @@ def _fit(
     start = _start(log_k, curves)
     plain, plain_rss = levenberg_marquardt(_form(log_k, target, plateau=False), y, start, tolerance=tolerance)
     plain = np.column_stack([plain, np.full(len(plain), np.inf)])
-    if capped is False or (capped is None and k.size < 5):
+    if capped is False or (capped is None and k.size < _LEAST_FOR_PLATEAU):
         return plain, np.zeros(len(plain), dtype=bool)
     best, best_rss = np.empty((len(curves), 3)), np.full(len(curves), np.inf)
     peak = curves.max(axis=1)

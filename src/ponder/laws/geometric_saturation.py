@@ -22,10 +22,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ponder.core.law import Diagnostics, Law, check_epsilon, diagnose, like, warn_far
 from ponder.errors import LawFitError, ParameterError
-from ponder.laws._bootstrap import ProblemBootstrap, leave_one_out
+from ponder.laws._bootstrap import ProblemBootstrap
 from ponder.laws._least_squares import levenberg_marquardt
 from ponder.laws.beta_binomial import BetaBinomialLaw
-from ponder.laws.intervals import RESAMPLES, resampling_weights
+from ponder.laws.intervals import RESAMPLES
 from ponder.laws.pass_at_k import log_spaced_k, pass_at_k
 
 Floats = NDArray[np.float64]
@@ -146,7 +146,7 @@ class GeometricSaturation(Law):
                 f"the curve is still straight at N={x.max():g}: only F_max · p = {p * top:.3g} is known, not both. "
                 "Draw more, or use the mixture, which reads p from the counts"
             )
-        return cls(float(p), float(top), 0, None, diagnose(x, y, _curve(theta[None, :], x)[0], 2))
+        return cls(float(p), float(top), diagnostics=diagnose(x, y, _curve(theta[None, :], x)[0], 2))
 
     @classmethod
     def fit_counts(
@@ -190,13 +190,10 @@ class GeometricSaturation(Law):
         law = cls.fit(x, table.mean(axis=0))
         bootstrap = None
         if resamples:
-            rows, member, times = np.unique(table, axis=0, return_inverse=True, return_counts=True)
-            weights = resampling_weights(len(table), resamples=resamples, seed=seed)
-            drawn = np.stack([np.bincount(np.ravel(member), w, times.size) for w in weights])
-            both = np.concatenate([drawn, leave_one_out(times.astype(np.float64))])
             start = _logits(law.p, law.f_max)
-            fits = _fit(x, both @ rows / both.sum(axis=1, keepdims=True), start)
-            bootstrap = ProblemBootstrap(start, fits[:resamples], fits[resamples:], times.astype(np.float64))
+            bootstrap = ProblemBootstrap.of(
+                table, lambda curves: _fit(x, curves, start), start, resamples=resamples, seed=seed
+            )
         return cls(law.p, law.f_max, len(table), bootstrap, law.diagnostics)
 
     @property
@@ -226,15 +223,17 @@ class GeometricSaturation(Law):
     def predict_interval(self, k: ArrayLike, level: float = 0.95) -> tuple[Any, Any]:
         """Bootstrap interval (over problems) of the quality after N units."""
         sizes = _units(self, k)
-        low, high = self._bootstrap().interval(lambda theta: _curve(theta, sizes.ravel()), level)
+        low, high = self._bootstrap().quality_interval(lambda theta: _curve(theta, sizes.ravel()), level)
         return like(k, low.reshape(np.shape(k))), like(k, high.reshape(np.shape(k)))
 
     def parameter_interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Bootstrap interval of `p` or `f_max`."""
         if name not in ("p", "f_max"):
             raise ParameterError(self, "name", name, allowed="'p' or 'f_max'")
-        at = ("p", "f_max").index(name)
-        low, high = self._bootstrap().interval(lambda theta: _natural(theta)[:, at : at + 1], level)
+        if name == "p":
+            low, high = self._bootstrap().interval(lambda theta: _natural(theta)[:, :1], level)
+        else:
+            low, high = self._bootstrap().quality_interval(lambda theta: _natural(theta)[:, 1:], level)
         return float(low[0]), float(high[0])
 
     def inverse(self, quality: float) -> float:
@@ -296,11 +295,11 @@ def fit_saturation(
         n: draws per problem.
         c: right draws per problem.
         mode: `mixture` gives each problem its own p; `single` is the paper's curve, with a ceiling.
-        resamples: bootstrap samples over problems; 0 for none.
+        resamples: bootstrap samples over problems of the single p; 0 for none. The mixture needs none.
         seed: of the bootstrap.
     """
     if mode == "mixture":
-        return GeometricMixture.fit(n, c, resamples=resamples, seed=seed)
+        return GeometricMixture.fit(n, c)
     if mode == "single":
         return GeometricSaturation.fit_counts(n, c, resamples=resamples, seed=seed)
     raise ParameterError("fit_saturation", "mode", mode, allowed="'mixture' or 'single'")

@@ -11,7 +11,7 @@ Differs  The chance to reach draw k is exact by default, Σ p_i β_i^(k-1). The 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ponder.errors import LawFitError, ParameterError
-from ponder.laws.intervals import Interval, wilson_interval
+from ponder.laws.intervals import Interval, clustered_share
 
 Floats = npt.NDArray[np.float64]
 Mode = Literal["exact", "published"]
@@ -269,7 +269,7 @@ def pool_curve(
 
 @dataclass(frozen=True, slots=True)
 class VerifierRates:
-    """A verifier's error rates, each with a 95 % Wilson interval.
+    """A verifier's error rates, each with a 95 % interval.
 
     Attributes:
         completeness: chance that a right answer is accepted.
@@ -288,26 +288,37 @@ class VerifierRates:
         return 1.0 - self.precision.estimate
 
 
-def verifier_rates(accept: Sequence[bool], right: Sequence[bool]) -> VerifierRates:
+def verifier_rates(
+    accept: Sequence[bool], right: Sequence[bool], problem: Sequence[Hashable] | None = None
+) -> VerifierRates:
     """Completeness, soundness and precision from labelled samples: (estimate, low, high) each.
+
+    Args:
+        accept: the verdict on each sample.
+        right: whether it is right.
+        problem: what each sample is a solution of. Samples of one problem share its difficulty, so they count as
+            fewer: see `clustered_share`. None if each is of a problem of its own.
 
     Raises:
         LawFitError: no labelled samples, or only right or only wrong ones.
     """
-    pairs = list(zip(map(bool, accept), map(bool, right), strict=True))
-    n_right = sum(r for _, r in pairs)
-    if not pairs or n_right in (0, len(pairs)):
+    accepted, good = (np.array([bool(x) for x in column]) for column in (accept, right))
+    groups: Sequence[Hashable] = range(good.size) if problem is None else problem
+    if not accepted.size == good.size == len(groups):
+        raise ParameterError(
+            "verifier_rates", "right/problem", (good.size, len(groups)), allowed="one for each verdict"
+        )
+    if not good.any() or good.all():
         raise LawFitError(
             "verifier_rates needs labelled right and wrong samples; without them no best K can be given. "
             "Look at sensitivity() instead"
         )
-    both = sum(a and r for a, r in pairs)
-    accepted = sum(a for a, _ in pairs)
-    n_wrong = len(pairs) - n_right
-    return VerifierRates(
-        wilson_interval(both, n_right), wilson_interval(n_wrong - (accepted - both), n_wrong),
-        wilson_interval(both, accepted) if accepted else Interval(math.nan, 0.0, 1.0),
-    )  # fmt: skip
+
+    def share(hits: npt.NDArray[np.bool_], of: npt.NDArray[np.bool_]) -> Interval:
+        chosen = [g for g, inside in zip(groups, of, strict=True) if inside]
+        return clustered_share(hits[of], chosen) if chosen else Interval(math.nan, 0.0, 1.0)
+
+    return VerifierRates(share(accepted, good), share(~accepted, ~good), share(good, accepted))
 
 
 def sensitivity(

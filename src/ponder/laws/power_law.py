@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ponder.core.law import Forecast
 from ponder.errors import LawFitError, ParameterError
-from ponder.laws._bootstrap import student_quantile
+from ponder.laws.intervals import student_quantile
 
 Floats = NDArray[np.float64]
 

@@ -4,7 +4,9 @@ Paper    "Inference Scaling for Long-Context Retrieval Augmented Generation", 20
 Equal    link(P) = (a + b ⊙ i)ᵀ ln(θ + ε) + c with θ = (k documents, m demonstrations, n iterations), i the task's
          gain from its first document and its first demonstration, b₃ = 0: 6 coefficients by least squares.
 Differs  The link is the logit, with P clipped to [0.5 / N, 1 - 0.5 / N]; the paper's fitted sigmoid has four numbers
-         more, of which two repeat a and c. `linear` is there to compare. ε = 0.01. Intervals are Student's t.
+         more, of which two repeat a and c. `linear` is there to compare. ε = 0.01. Intervals are Student's t with
+         standard errors that allow each cell its own noise (HC3, MacKinnon & White 1985): a cell's accuracy is counted
+         on finitely many questions, so its logit is least sure near 0 and 1.
 Needs    Accuracies of several θ on one task or more.    Cost: none.
 """
 
@@ -20,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ponder.core.law import Forecast
 from ponder.errors import LawFitError, ParameterError
-from ponder.laws._bootstrap import student_quantile
+from ponder.laws.intervals import student_quantile
 
 Floats = NDArray[np.float64]
 Link = Literal["logit", "linear"]
@@ -111,12 +113,14 @@ class RagAllocation:
         z = _linked(y, link, n_questions)
         theta = np.linalg.lstsq(design, z, rcond=None)[0]
         residual = z - design @ theta
-        spread = float(residual @ residual) / (y.size - len(names))
+        inverse = np.linalg.inv(design.T @ design)
+        leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
+        spread = inverse @ (design.T * (residual / np.maximum(1 - leverage, 1e-9)))
         table = np.array(configs)
         return cls(
             dict(zip(names, (float(x) for x in theta), strict=True)), link, form,
             1 - float(residual @ residual) / float(((z - z.mean()) ** 2).sum()), y.size,
-            np.asarray(np.linalg.inv(design.T @ design) * spread, dtype=np.float64),
+            np.asarray(spread @ spread.T, dtype=np.float64),
             RagConfig(*table.min(axis=0).tolist()), RagConfig(*table.max(axis=0).tolist()),
         )  # fmt: skip
 

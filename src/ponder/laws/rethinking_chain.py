@@ -3,14 +3,16 @@
 Paper    "Scaling over Scaling", 2025 (TTSPM), whose chain keeps right answers: there b = 0.
 Differs  F(N) = π + (F(0) - π) (1 - a - b)^N with π = a / (a + b). With F(0) = 0 this is geometric saturation with
          F_max = π and p = a + b: the ceiling is explained by right answers that are lost again. With F(0) > π more
-         rounds hurt. a and b come from counted transitions; intervals are a BCa bootstrap over problems.
+         rounds hurt. a and b come from counted transitions, with Wilson's intervals that count problems
+         (`clustered_share`); what follows from them gets its interval by the recovery of variances (Zou & Donner 2008).
+         A loss that no problem showed is so allowed for, of which a bootstrap knows nothing.
 Needs    Right or wrong after every round.    Cost: milliseconds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ponder.core.law import Diagnostics, Law, check_epsilon, diagnose, like, warn_far
 from ponder.errors import LawFitError, ParameterError
-from ponder.laws._bootstrap import ProblemBootstrap, leave_one_out
-from ponder.laws.intervals import RESAMPLES, resampling_weights
+from ponder.laws.intervals import pooled_share
 
 Floats = NDArray[np.float64]
 
@@ -36,7 +37,8 @@ class RethinkingChain(Law):
         lost: b, chance that it turns a right one wrong, in [0, 1].
         first: F(0), quality before the first round.
         n_problems: problems behind the fit.
-        bootstrap: of (a, b, F(0)); None without one.
+        counts: of each problem: gained, times wrong, lost, times right before a round, first right, and 1; shape
+            (problems, 6). None if the chain was given.
         diagnostics: the law against the mean of each round; None if it was not fitted.
 
     >>> law = RethinkingChain(0.3, 0.1)
@@ -48,7 +50,7 @@ class RethinkingChain(Law):
     lost: float = 0.0
     first: float = 0.0
     n_problems: int = 0
-    bootstrap: ProblemBootstrap | None = field(default=None, repr=False, compare=False)
+    counts: Floats | None = field(default=None, repr=False, compare=False)
     diagnostics: Diagnostics | None = field(default=None, repr=False, compare=False)
 
     formula = "F(N) = π + (F(0) - π) (1 - a - b)^N, π = a / (a + b)"
@@ -59,13 +61,11 @@ class RethinkingChain(Law):
                 raise ParameterError(self, name, getattr(self, name), allowed="in [0, 1]")
 
     @classmethod
-    def fit(cls, right: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> RethinkingChain:
+    def fit(cls, right: ArrayLike) -> RethinkingChain:
         """Count transitions.
 
         Args:
             right: 1 or 0 after each round, shape (problems, rounds + 1); the first column is before any rethinking.
-            resamples: bootstrap samples over problems; 0 for none.
-            seed: of the bootstrap.
 
         Raises:
             ParameterError: not a table of zeros and ones.
@@ -80,26 +80,17 @@ class RethinkingChain(Law):
         before, after = table[:, :-1], table[:, 1:]
         counts = np.column_stack([
             ((1 - before) * after).sum(1), (1 - before).sum(1), (before * (1 - after)).sum(1), before.sum(1),
-            table[:, 0],
+            table[:, 0], np.ones(len(table)),
         ])  # fmt: skip
         total = counts.sum(axis=0)
         for at, what, missing in ((1, "wrong", "gained"), (3, "right", "lost")):
             if total[at] == 0:
                 raise LawFitError(f"no answer was ever {what} before a round, so nothing says how many are {missing}")
-        theta = _rates(total[None, :], np.array([float(len(table))]))[0]
-        bootstrap = None
-        if resamples:
-            rows, member, times = np.unique(counts, axis=0, return_inverse=True, return_counts=True)
-            weights = resampling_weights(len(table), resamples=resamples, seed=seed)
-            drawn = np.stack([np.bincount(np.ravel(member), w, times.size) for w in weights])
-            left = leave_one_out(times.astype(np.float64))
-            bootstrap = ProblemBootstrap(
-                theta, _rates(drawn @ rows, drawn.sum(1)), _rates(left @ rows, left.sum(1)), times.astype(np.float64)
-            )
+        theta = total[::2] / total[1::2]
         rounds = np.arange(table.shape[1])
         found = diagnose(rounds, table.mean(axis=0), _curve(theta[None, :], rounds.astype(np.float64))[0], 3)
         gained, lost, first = (float(x) for x in theta)
-        return cls(gained, lost, first, len(table), bootstrap, found)
+        return cls(gained, lost, first, len(table), counts, found)
 
     @property
     def parameters(self) -> Mapping[str, float]:
@@ -146,13 +137,13 @@ class RethinkingChain(Law):
         return like(k, _curve(theta, rounds.ravel())[0].reshape(rounds.shape))
 
     def predict_interval(self, k: ArrayLike, level: float = 0.95) -> tuple[Any, Any]:
-        """Bootstrap interval (over problems) of the quality after N rounds."""
+        """Interval (over problems) of the quality after N rounds."""
         rounds = np.asarray(k, dtype=np.float64)
-        low, high = self._bootstrap().interval(lambda theta: _curve(theta, rounds.ravel()), level)
+        low, high = self._interval(lambda theta: _curve(theta, rounds.ravel()), level)
         return like(k, low.reshape(rounds.shape)), like(k, high.reshape(rounds.shape))
 
     def parameter_interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
-        """Bootstrap interval of `gained`, `lost`, `first`, or `limit`."""
+        """Interval of `gained`, `lost`, `first`, or `limit`."""
         names = (*_NAMES, "limit")
         if name not in names:
             raise ParameterError(self, "name", name, allowed=f"one of {', '.join(names)}")
@@ -161,7 +152,7 @@ class RethinkingChain(Law):
         def values(theta: Floats) -> Floats:
             return theta[:, at : at + 1] if at < 3 else _limits(theta)[:, None]
 
-        low, high = self._bootstrap().interval(values, level)
+        low, high = self._interval(values, level)
         return float(low[0]), float(high[0])
 
     def inverse(self, quality: float) -> float:
@@ -192,16 +183,30 @@ class RethinkingChain(Law):
             size, n = size * (moved - 1), n + 1
         return float(n)
 
-    def _bootstrap(self) -> ProblemBootstrap:
-        if self.bootstrap is None:
-            raise LawFitError("this chain was given, or fitted without a bootstrap. Use RethinkingChain.fit(right)")
-        return self.bootstrap
+    def _interval(self, function: Callable[[Floats], Floats], level: float) -> tuple[Floats, Floats]:
+        """Ends for a function of (a, b, F(0)), from how far each of the three alone can move it."""
+        if self.counts is None:
+            raise LawFitError("this chain was given and does not say how sure it is. Use RethinkingChain.fit(right)")
+        hits, trials = self.counts[:, ::2], self.counts[:, 1::2]
+        rates = [pooled_share(*both, level=level) for both in zip(hits.T, trials.T, strict=True)]
+        theta = np.array([r.estimate for r in rates])
+        ends = np.repeat(theta[None, :], 6, axis=0)
+        ends[range(3), range(3)] = [r.low for r in rates]
+        ends[range(3, 6), range(3)] = [r.high for r in rates]
+        centre = function(theta[None, :])[0]
+        moved = (function(ends) - centre).reshape(2, 3, -1)
+        excess = hits - theta * trials
+        size = np.sqrt((excess**2).sum(axis=0))
+        together = excess.T @ excess / np.maximum(np.outer(size, size), 1e-300)
+        np.fill_diagonal(together, 1.0)
 
+        def reach(sign: int) -> Floats:
+            """Root of the summed squares of each rate's move to its worse end, with how the rates vary together."""
+            way = np.where(sign * moved[0] >= sign * moved[1], -1.0, 1.0)
+            step = way * np.maximum((sign * moved).max(axis=0), 0.0)
+            return np.asarray(np.sqrt(np.maximum(np.einsum("iq,ij,jq->q", step, together, step), 0.0)))
 
-def _rates(counts: Floats, problems: Floats) -> Floats:
-    """a, b and F(0) from sums of transition counts; NaN where nothing could be gained or lost."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.stack([counts[:, 0] / counts[:, 1], counts[:, 2] / counts[:, 3], counts[:, 4] / problems], axis=1)
+        return np.maximum(centre - reach(-1), 0.0), np.minimum(centre + reach(1), 1.0)
 
 
 def _limits(theta: Floats) -> Floats:

@@ -10,12 +10,14 @@ Needs    Qualities at two different budgets or more.    Cost: none.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ponder.errors import LawFitError, ParameterError
+from ponder.laws.intervals import Interval, mean_interval
 
 Floats = NDArray[np.float64]
 Scale = Literal["log", "linear"]
@@ -82,8 +84,39 @@ def area_under_curve(budget: ArrayLike, quality: ArrayLike, *, scale: Scale = "l
     return float(((y[1:] + y[:-1]) / 2 * np.diff(u)).sum() / (u[-1] - u[0]))
 
 
+def metric_interval(
+    metric: Callable[[ArrayLike, ArrayLike], float], budget: ArrayLike, quality: ArrayLike, *, level: float = 0.95
+) -> Interval:
+    """A slope or an area of the mean quality, and its interval over problems (see `mean_interval`).
+
+    Args:
+        metric: linear in quality: `slope_per_doubling`, `mean_pairwise_slope`, `end_slope` or `area_under_curve`.
+        budget: shape (m,); what problems spend at each level differs, so give the mean.
+        quality: of each problem at each budget, in [0, 1], shape (problems, m).
+        level: between 0 and 1.
+
+    >>> got = metric_interval(end_slope, [1, 2], [[0, 1], [0, 0], [1, 1], [0, 1]])
+    >>> got.estimate, got.low < 0.5 < got.high
+    (0.5, True)
+    """
+    table = np.asarray(quality, dtype=np.float64)
+    weights = np.array([metric(budget, one) for one in np.eye(table.shape[-1])])
+    return mean_interval(
+        table @ weights, float(np.minimum(weights, 0).sum()), float(np.maximum(weights, 0).sum()), level=level
+    )
+
+
 def anytime_curve(cost: ArrayLike, quality: ArrayLike, budgets: ArrayLike) -> Floats:
-    """Mean quality if every problem is stopped at a budget: what it last had by then, 0 before its first answer.
+    """Mean over problems of `anytime_quality`; the interval is `mean_interval` of a column of that.
+
+    >>> anytime_curve([[10, 20], [15, 40]], [[0, 1], [1, 1]], [5, 15, 20]).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return np.asarray(anytime_quality(cost, quality, budgets).mean(axis=0))
+
+
+def anytime_quality(cost: ArrayLike, quality: ArrayLike, budgets: ArrayLike) -> Floats:
+    """Quality of each problem if it is stopped at a budget: what it last had by then, 0 before its first answer.
 
     Args:
         cost: spent when each answer was there, shape (problems, levels), rising along a row; NaN for no answer.
@@ -91,26 +124,24 @@ def anytime_curve(cost: ArrayLike, quality: ArrayLike, budgets: ArrayLike) -> Fl
         budgets: where to stop, shape (m,).
 
     Returns:
-        Shape (m,).
+        Shape (problems, m).
 
     Raises:
         ParameterError: shapes differ, no problems, or a cost that falls along a row.
 
-    >>> anytime_curve([[10, 20], [15, 40]], [[0, 1], [1, 1]], [5, 15, 20]).tolist()
-    [0.0, 0.5, 1.0]
+    >>> anytime_quality([[10, 20], [15, 40]], [[0, 1], [1, 1]], [5, 15, 20]).tolist()
+    [[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]]
     """
     t, q = np.asarray(cost, dtype=np.float64), np.asarray(quality, dtype=np.float64)
     if t.ndim != 2 or t.shape != q.shape or not t.size:
-        raise ParameterError("anytime_curve", "quality", q.shape, allowed=f"of the shape of cost, {t.shape}")
+        raise ParameterError("anytime_quality", "quality", q.shape, allowed=f"of the shape of cost, {t.shape}")
     known = np.where(np.isnan(t) | np.isnan(q), np.inf, t)
     if np.any(known[:, 1:] < known[:, :-1]):
-        raise ParameterError("anytime_curve", "cost", "falls along a row", allowed="rising, missing answers last")
+        raise ParameterError("anytime_quality", "cost", "falls along a row", allowed="rising, missing answers last")
     stops = np.atleast_1d(np.asarray(budgets, dtype=np.float64))
-    out = np.empty(stops.size)
     padded = np.column_stack([np.zeros(len(q)), np.nan_to_num(q)])
-    for i, stop in enumerate(stops):
-        out[i] = padded[np.arange(len(q)), (known <= stop).sum(axis=1)].mean()
-    return out
+    answers = (known[:, :, None] <= stops).sum(axis=1)
+    return np.asarray(np.take_along_axis(padded, answers, axis=1))
 
 
 class Controllability(NamedTuple):

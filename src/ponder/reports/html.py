@@ -241,7 +241,7 @@ def coverage_fit(data: Measured, *, resamples: int = 500) -> CoverageFit | None:
         except LawFitError as error:
             reasons.append(str(error))
         try:
-            beta = BetaBinomialLaw.fit(n, c, resamples=min(resamples, 300))
+            beta = BetaBinomialLaw.fit(n, c)
         except LawFitError as error:
             reasons.append(str(error))
     return CoverageFit(

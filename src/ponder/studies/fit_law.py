@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ponder.core.law import Law
 from ponder.errors import LawFitError, ParameterError, StudyError
@@ -41,10 +41,9 @@ LAWS: Mapping[str, tuple[str, str]] = {
 }
 """By name: the formula, and what it is fitted to."""
 
-_COUNTED: Mapping[str, Any] = {
+_LIKELIHOODS: Mapping[str, Any] = {"beta_binomial": BetaBinomialLaw.fit, "geometric_saturation": GeometricMixture.fit}
+_BOOTSTRAPPED: Mapping[str, Any] = {
     "coverage_law": CoverageLaw.fit_counts,
-    "beta_binomial": BetaBinomialLaw.fit,
-    "geometric_saturation": GeometricMixture.fit,
     "geometric_saturation_single": GeometricSaturation.fit_counts,
 }
 _CURVES: Mapping[str, Any] = {"coverage_law": CoverageLaw.fit, "geometric_saturation_single": GeometricSaturation.fit}
@@ -80,9 +79,13 @@ class FitReport:
         """Plain data for JSON; infinite and undefined numbers as None."""
         plain = asdict(self)
         for name in ("saturation", "r2"):
-            value = plain[name]
-            plain[name] = value if value is not None and math.isfinite(value) else None
+            plain[name] = _finite(plain[name])
+        plain["parameters"] = {name: [_finite(x) for x in row] for name, row in self.parameters.items()}
         return plain
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def fit_law(
@@ -162,15 +165,15 @@ def _counts_of(folder: Path, strategy: str | None) -> dict[str, Floats]:
 
 
 def _fit(law: str, table: Table, epsilon: float, seed: int, resamples: int) -> FitReport:
-    if law in _COUNTED and {"n", "c"} <= set(table):
-        fitted = _COUNTED[law](table["n"], table["c"], resamples=resamples, seed=seed)
+    if law in (*_LIKELIHOODS, *_BOOTSTRAPPED) and {"n", "c"} <= set(table):
+        fitted = _fit_counts(law, table["n"], table["c"], resamples, seed)
         return _report(law, fitted, epsilon, _thinned(law, table, seed))
     if law in _CURVES and {"k", "quality"} <= set(table):
         return _report(law, _CURVES[law](table["k"], table["quality"]), epsilon, _shortened(law, table))
     if law == "rethinking_chain" and "r0" in table and "r1" in table:
         columns = sorted((n for n in table if n[:1] == "r" and n[1:].isdigit()), key=lambda n: int(n[1:]))
         rounds = np.stack([table[n] for n in columns], axis=1)
-        return _report(law, RethinkingChain.fit(rounds, resamples=resamples, seed=seed), epsilon, _fewer_rounds(rounds))
+        return _report(law, RethinkingChain.fit(rounds), epsilon, _fewer_rounds(rounds))
     if law == "power_law" and "value" in table:
         power = fit_power_law(
             {n: x for n, x in table.items() if n not in ("value", "loss")}, table["value"], table.get("loss")
@@ -184,6 +187,14 @@ def _fit(law: str, table: Table, epsilon: float, seed: int, resamples: int) -> F
         )
         return _plain(law, rag, epsilon, rag.coefficients)
     raise ParameterError("fit_law", "columns", ", ".join(table) or "none", allowed=f"those of {law}: {LAWS[law][1]}")
+
+
+def _fit_counts(law: str, n: ArrayLike, c: ArrayLike, resamples: int, seed: int) -> Law:
+    if law in _LIKELIHOODS:
+        fitted: Law = _LIKELIHOODS[law](n, c)
+    else:
+        fitted = _BOOTSTRAPPED[law](n, c, resamples=resamples, seed=seed)
+    return fitted
 
 
 def _report(law: str, fitted: Law, epsilon: float, test: tuple[float, float, float] | None) -> FitReport:
@@ -224,7 +235,7 @@ def _thinned(law: str, table: Table, seed: int) -> tuple[float, float, float] | 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            predicted = _COUNTED[law](few, part, resamples=0).predict(k)
+            predicted = _fit_counts(law, few, part, 0, 0).predict(k)
     except LawFitError:
         return None
     return float(few.min()), float(most), float(np.abs(predicted - coverage_curve(n, c, k)).max())
@@ -247,7 +258,7 @@ def _fewer_rounds(rounds: Floats) -> tuple[float, float, float] | None:
     """Fit to the first half of the rounds; compare with the others."""
     half = (rounds.shape[1] - 1) // 2
     try:
-        law = RethinkingChain.fit(rounds[:, : half + 1], resamples=0) if half else None
+        law = RethinkingChain.fit(rounds[:, : half + 1]) if half else None
     except LawFitError:
         law = None
     if law is None:

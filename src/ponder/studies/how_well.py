@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ponder.errors import PonderError
 from ponder.laws.arise import arise
 from ponder.laws.geometric_saturation import GeometricSaturation
-from ponder.laws.scaling_metrics import area_under_curve, mean_pairwise_slope, slope_per_doubling
+from ponder.laws.scaling_metrics import area_under_curve, mean_pairwise_slope, metric_interval, slope_per_doubling
 from ponder.studies.measured import Axis, Measured, Point
 
 EPSILON = 0.01
@@ -74,7 +75,7 @@ def how_well(data: Measured, axis: Axis | None = None) -> list[HowWell]:
     for name in data.strategies:
         points = sorted((p for p in data.points if p.strategy == name), key=lambda p: p.budget)
         slopes = (
-            _measured(partial(_of_curve, f, axis), points)
+            _measured(partial(_of_curve, data, f, axis), points)
             for f in (slope_per_doubling, mean_pairwise_slope, area_under_curve)
         )
         follow = (_measured(partial(f, data), points) for f in (_arise, _saturation))
@@ -82,8 +83,17 @@ def how_well(data: Measured, axis: Axis | None = None) -> list[HowWell]:
     return out
 
 
-def _of_curve(metric: Callable[[list[float], list[float]], float], axis: Axis, points: list[Point]) -> Metric:
-    return Metric(metric([p.cost(axis) or 0.0 for p in points], [p.accuracy for p in points]))
+def _of_curve(
+    data: Measured, metric: Callable[[ArrayLike, ArrayLike], float], axis: Axis, points: list[Point]
+) -> Metric:
+    """A metric that is linear in quality: its value is the mean of the problems', each at the mean costs."""
+    costs = [p.cost(axis) or 0.0 for p in points]
+    value = metric(costs, [p.accuracy for p in points])
+    table = data.shared(points)
+    if table is None or len(table) < 2 or any(p.n_problems != len(table) for p in points):
+        return Metric(value, reason="no interval: not every problem has an outcome at every budget")
+    found = metric_interval(metric, costs, table)
+    return Metric(value, found.low, found.high, "interval over problems")
 
 
 def _measured(compute: Callable[[list[Point]], Metric], points: list[Point]) -> Metric:

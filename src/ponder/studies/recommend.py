@@ -477,7 +477,7 @@ def _upper_bound(data: Measured, target: float | None) -> UpperBound | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            law = BetaBinomialLaw.fit(n, c, resamples=300)
+            law = BetaBinomialLaw.fit(n, c)
     except LawFitError:
         return None
     k = int(n.min())

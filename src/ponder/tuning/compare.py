@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ponder.errors import ParameterError
-from ponder.laws._bootstrap import student_quantile
+from ponder.laws.intervals import student_quantile
 
 
 @dataclass(frozen=True)
