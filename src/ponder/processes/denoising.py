@@ -226,22 +226,19 @@ class Denoising(Process):
         self, states: Sequence[State], slots: Sequence[Sequence[int]], ctx: Context
     ) -> AsyncIterator[State]:
         """One child for each slot, all children of all states in the same batches."""
-        schedule = self.schedule
         moves = [
-            self._move(state, slot, schedule, ctx, len(own))
-            for state, own in zip(states, slots, strict=True)
-            for slot in own
+            self._move(state, slot, ctx, len(own)) for state, own in zip(states, slots, strict=True) for slot in own
         ]
-        self._start([move for move in moves if move.starts], schedule)
+        self._start([move for move in moves if move.starts])
         for first in range(0, len(moves), self.batch):
             part = moves[first : first + self.batch]
-            done = await self._done(part, schedule, ctx)
+            done = await self._done(part, ctx)
             for move in done:
                 yield self._child(move)
             if len(done) < len(part):  # the budget is used up
                 return
 
-    async def _done(self, moves: list[_Move], schedule: Schedule, ctx: Context) -> list[_Move]:
+    async def _done(self, moves: list[_Move], ctx: Context) -> list[_Move]:
         """The first children that the budget allows, at their ends: computed, or as they were stored."""
 
         def restored(i: int, data: bytes) -> _Move:
@@ -252,7 +249,7 @@ class Denoising(Process):
         price = cache(self._spend)
         return await ctx.evaluate_once(
             [self._key(move, ctx) if ctx.storing else None for move in moves],
-            lambda fresh: self._advance([moves[i] for i in fresh], schedule),
+            lambda fresh: self._advance([moves[i] for i in fresh]),
             costs=[price(move.latent.index, move.end, self._unseen(move.latent)) for move in moves],
             pack=lambda move: pack_output(move.latent.x, move.latent.output, move.log_weight),
             unpack=restored,
@@ -293,7 +290,7 @@ class Denoising(Process):
 
     # ------------------------------------------------------------------ steps
 
-    def _move(self, state: State, slot: Slot, schedule: Schedule, ctx: Context, siblings: int) -> _Move:
+    def _move(self, state: State, slot: Slot, ctx: Context, siblings: int) -> _Move:
         given, at = ctx.given.get((state, slot)), state.payload
         if isinstance(given, At):
             x = np.asarray(given.x, dtype=float)
@@ -329,12 +326,12 @@ class Denoising(Process):
             )
         return noise
 
-    def _start(self, moves: Sequence[_Move], schedule: Schedule) -> None:
+    def _start(self, moves: Sequence[_Move]) -> None:
         """Make latents of the noise of new draws."""
         if not moves:
             return
-        x = self.denoiser.start(np.stack([move.latent.x for move in moves]), schedule)
-        weights = self.denoiser.start_log_weight(x, schedule)
+        x = self.denoiser.start(np.stack([move.latent.x for move in moves]), self.schedule)
+        weights = self.denoiser.start_log_weight(x, self.schedule)
         for move, own, weight in zip(moves, x, weights.tolist(), strict=True):
             move.latent, move.log_weight = Latent(own, 0, move.latent.noise, None), weight
 
@@ -352,10 +349,10 @@ class Denoising(Process):
             transitions=end - start,
         )
 
-    def _advance(self, moves: list[_Move], schedule: Schedule) -> list[_Move]:
+    def _advance(self, moves: list[_Move]) -> list[_Move]:
         """Take all children to their ends, one timestep of all of them at a time."""
         condition = self.condition(moves[0].parent.problem)
-        stepper = Stepper(self.denoiser, schedule, self.method, self.eta, self.nu, self.batch, condition)
+        stepper = Stepper(self.denoiser, self.schedule, self.method, self.eta, self.nu, self.batch, condition)
         at = stepper.walk(
             np.stack([move.latent.x for move in moves]),
             np.asarray([move.latent.index for move in moves]),

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ponder.engine.threads import quiet_threads
 from ponder.errors import ModelError, ModelNotFoundError
-from ponder.verifiers._picture_reward import device_of
-from ponder.verifiers._reward_model import Settings, need_transformers
+from ponder.verifiers._reward_model import Settings, device_of, need_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor

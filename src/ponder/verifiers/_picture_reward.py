@@ -6,12 +6,13 @@ import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ponder.core.context import Context
 from ponder.core.problem import Problem
 from ponder.core.verifier import Scorable, Verifier, output_of
-from ponder.errors import BudgetError, ParameterError, VerifierError
+from ponder.errors import BudgetError, ModelNotFoundError, ParameterError, VerifierError
 from ponder.ledger.spend import Spend
 from ponder.verifiers._pictures import picture_of, words_of
 from ponder.verifiers._pixels import Pixels
@@ -66,7 +67,7 @@ class PictureReward(Verifier):
         """The text that a picture is compared with."""
         return words_of(problem)
 
-    def _check_batch(self) -> None:
+    def __post_init__(self) -> None:
         if self.batch < 1:
             raise ParameterError(self, "batch", self.batch, allowed="an integer ≥ 1")
 
@@ -92,15 +93,9 @@ class PictureReward(Verifier):
         return looker.scores(pixels, self.words(problem)).to(outputs.device)
 
     @property
-    @abstractmethod
     def _key(self) -> tuple[object, ...]:
-        """What `load` depends on: verifiers with the same key share a model."""
-
-
-def device_of(asked: str | None) -> Any:
-    """The device that was asked for; None takes a GPU if there is one."""
-    torch, _ = need_transformers()
-    return torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+        """What `load` depends on, here all parameters but `batch`: verifiers with the same key share a model."""
+        return (self.name, *(getattr(self, f.name) for f in fields(self) if f.name != "batch"))  # type: ignore[arg-type]
 
 
 def tokenizer_of(owner: str, source: str) -> Any:
@@ -109,8 +104,6 @@ def tokenizer_of(owner: str, source: str) -> Any:
     Raises:
         ModelNotFoundError: there is none.
     """
-    from ponder.errors import ModelNotFoundError
-
     _, transformers = need_transformers()
     try:
         return transformers.AutoTokenizer.from_pretrained(source)

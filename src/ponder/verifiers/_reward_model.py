@@ -105,7 +105,7 @@ class Weights:
         torch, transformers = need_transformers()
         self.settings, self.torch = settings, torch
         self.folder = settings.folder()
-        device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = device_of(settings.device)
         loader = getattr(transformers, kind)
         trust = {"trust_remote_code": settings.trust_remote_code}
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder, **trust)
@@ -329,6 +329,12 @@ def need_transformers() -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingExtraError("a reward model in this process", error.name or "transformers", "torch") from None
     return torch, transformers
+
+
+def device_of(asked: str | None) -> Any:
+    """The device that was asked for; None takes a GPU if there is one."""
+    torch, _ = need_transformers()
+    return torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 _LOADED: dict[tuple[object, ...], Any] = {}

@@ -17,9 +17,9 @@ from ponder.core.registry import verifier
 from ponder.errors import ModelError
 from ponder.verifiers._checkpoints import checkpoint_file, linear_head, read_tensors
 from ponder.verifiers._clip import clip_model
-from ponder.verifiers._picture_reward import Looker, PictureReward, device_of
+from ponder.verifiers._picture_reward import Looker, PictureReward
 from ponder.verifiers._pixels import Pixels
-from ponder.verifiers._reward_model import Precision, Settings
+from ponder.verifiers._reward_model import Precision, Settings, device_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,16 +46,9 @@ class Aesthetic(PictureReward):
 
     range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
 
-    def __post_init__(self) -> None:
-        self._check_batch()
-
     def load(self) -> Looker:
         """CLIP and the predictor, on their device."""
         return Predictor(self.model, Settings(self.clip, self.precision, self.device))
-
-    @property
-    def _key(self) -> tuple[object, ...]:
-        return (self.name, self.model, self.clip, self.precision, self.device)
 
 
 class Predictor(Looker):

@@ -60,7 +60,7 @@ class ClipScore(PictureReward):
     batch: int = 32
 
     def __post_init__(self) -> None:
-        self._check_batch()
+        super().__post_init__()
         if self.scale not in _RANGES:
             raise ParameterError(self, "scale", self.scale, allowed=" | ".join(_RANGES))
 

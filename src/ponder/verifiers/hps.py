@@ -21,9 +21,9 @@ from ponder.core.registry import verifier
 from ponder.errors import ModelError
 from ponder.verifiers._checkpoints import Tensors, checkpoint_file, filled, layers, need, read_tensors, renamed
 from ponder.verifiers._clip import clip_cosines
-from ponder.verifiers._picture_reward import Looker, PictureReward, device_of, tokenizer_of
+from ponder.verifiers._picture_reward import Looker, PictureReward, tokenizer_of
 from ponder.verifiers._pixels import Pixels
-from ponder.verifiers._reward_model import Precision, need_transformers
+from ponder.verifiers._reward_model import Precision, device_of, need_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,16 +68,9 @@ class Hps(PictureReward):
 
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
-    def __post_init__(self) -> None:
-        self._check_batch()
-
     def load(self) -> Looker:
         """The model, on its device."""
         return OpenClip(checkpoint_file(self.model), self.processor, self.precision, device_of(self.device))
-
-    @property
-    def _key(self) -> tuple[object, ...]:
-        return (self.name, self.model, self.processor, self.precision, self.device)
 
 
 class OpenClip(Looker):

@@ -28,9 +28,9 @@ from ponder.verifiers._checkpoints import (
     renamed,
     under,
 )  # fmt: skip
-from ponder.verifiers._picture_reward import Looker, PictureReward, device_of, tokenizer_of
+from ponder.verifiers._picture_reward import Looker, PictureReward, tokenizer_of
 from ponder.verifiers._pixels import Pixels
-from ponder.verifiers._reward_model import Precision, need_transformers
+from ponder.verifiers._reward_model import Precision, device_of, need_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,16 +72,9 @@ class ImageReward(PictureReward):
 
     range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
 
-    def __post_init__(self) -> None:
-        self._check_batch()
-
     def load(self) -> Looker:
         """Both encoders and the head, on their device."""
         return Blip(checkpoint_file(self.model), self.tokenizer, self.precision, device_of(self.device))
-
-    @property
-    def _key(self) -> tuple[object, ...]:
-        return (self.name, self.model, self.tokenizer, self.precision, self.device)
 
 
 class Blip(Looker):
