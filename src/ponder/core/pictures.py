@@ -30,11 +30,9 @@ def frames_of(value: Any) -> list[npt.NDArray[np.uint8]] | None:
     >>> [len(frames_of(np.zeros(shape)) or ()) for shape in ((8, 8), (8, 8, 3), (5, 8, 8), (5, 8, 8, 3), (8,))]
     [1, 1, 5, 5, 0]
     """
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub" or not value.size:
+    if not is_picture(value):
         return None
-    coloured = value.ndim > 2 and value.shape[-1] in (1, 3)
-    if value.ndim - coloured not in (2, 3):
-        return None
+    coloured = _is_coloured(value)
     frames = value if value.ndim - coloured == 3 else value[None]
     if frames.shape[-1] == 1 and coloured:
         frames = frames[..., 0]
@@ -44,8 +42,15 @@ def frames_of(value: Any) -> list[npt.NDArray[np.uint8]] | None:
 
 
 def is_picture(value: Any) -> bool:
-    """Whether it is a picture or a video."""
-    return frames_of(value) is not None
+    """Whether it is a picture or a video, by its shape and kind of numbers."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub" or not value.size:
+        return False
+    return value.ndim - _is_coloured(value) in (2, 3)
+
+
+def _is_coloured(value: npt.NDArray[Any]) -> bool:
+    """Whether its last axis is that of colours."""
+    return value.ndim > 2 and value.shape[-1] in (1, 3)
 
 
 def image_of(frame: npt.NDArray[np.uint8]) -> Image:
